@@ -1,0 +1,138 @@
+"""The plain results that stages hand on. Data only: no torch, no files, no behaviour but text.
+
+::
+
+    training ──▶ TrainingHistory ┐
+    cost     ──▶ CostTable       │
+    folding  ──▶ Fate, …         ├──▶ report, metadata
+    verify   ──▶ ParityCheck     │
+    evaluate ──▶ AccuracyResult  ┘
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["folded", "kept", "refused"]
+Objective = Literal["fewest", "speed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of one BatchNorm.
+
+    Attributes:
+        name: Module path, as ``model.named_modules()`` spells it.
+        outcome: ``folded`` away, ``kept`` (nothing could absorb all of it), or ``refused``.
+        where: The module path(s) that absorbed it, or where what remains now stands.
+        form: The algebra used, in words (``"scaled weights"``, ``"per-channel clamp"``, …).
+        reason: Why it was kept or refused; None when folded.
+        error: max|Δ| / max|reference| of the whole program once this one was folded, in float64;
+            None where it was not folded.
+    """
+
+    name: str
+    outcome: Outcome
+    where: str
+    form: str
+    reason: str | None
+    error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One operator's cost for one instance. A multiply-add is one MAC.
+
+    Attributes:
+        name: Module path (or node name where no module owns it).
+        operator: The operator, e.g. ``conv2d``.
+        parameters: Scalars.
+        weight_bytes: Bytes of the parameters and constants it reads.
+        activation_bytes: Bytes of its output for one instance.
+        macs: Multiply-adds for one instance.
+        output_shape: Without the batch dimension.
+        known: False: the operator has no cost rule; it is counted and named, not guessed.
+    """
+
+    name: str
+    operator: str
+    parameters: int
+    weight_bytes: int
+    activation_bytes: int
+    macs: int
+    output_shape: tuple[int, ...]
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """The cost of a whole program, layer by layer."""
+
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def parameters(self) -> int:
+        """All parameters."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all parameters."""
+        return sum(layer.weight_bytes for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all activations of one instance, each counted once."""
+        return sum(layer.activation_bytes for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one instance."""
+        return sum(layer.macs for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch of training. Losses are means over instances; the learning rate is that of its end."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingHistory:
+    """All epochs of one training run, in order."""
+
+    epochs: tuple[EpochRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyResult:
+    """Accuracy of one form of the network on one split."""
+
+    form: str  # "unfolded", "folded", "onnx", …
+    dataset: str
+    split: str
+    instances: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class ParityCheck:
+    """Two forms of the network compared: max|Δ| / max|reference| against its bound."""
+
+    check: str
+    error: float
+    tolerance: float
+    instances: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is a number within the bound."""
+        return self.error <= self.tolerance  # False for NaN

@@ -1,0 +1,1 @@
+"""The process that answers requests: HTTP in front of ONNX Runtime, with dynamic batching."""
