@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -35,7 +35,7 @@ from pydantic import (
 from service.errors import ContractMismatch, InvalidFile
 
 METADATA_KEY = "foldserve"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 INPUT_NAME = "images"
 LOGITS_NAME = "logits"
 PROBABILITIES_NAME = "probabilities"
@@ -245,7 +245,7 @@ class ModelMetadata(_Frozen):
         for position, instance in enumerate(self.selftest.instances):
             if len(instance.logits) != len(self.labels):
                 raise ValueError(
-                    f"selftest instance {position} has {len(instance.logits)} logits for {len(self.labels)} labels"
+                    f"selftest instance {position}: {len(instance.logits)} logits, {len(self.labels)} labels"
                 )
         if self.reference is not None and len(self.reference.labels) != len(self.labels):
             raise ValueError("reference.labels must have one share a label")
