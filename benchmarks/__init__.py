@@ -1,0 +1,1 @@
+"""Side-by-side measurements. They may use everything; nothing uses them."""
