@@ -2,11 +2,72 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-PYTHON ?= python3
+
 VENV ?= .venv
-PIP_ARGS ?=
 BIN := $(VENV)/bin
+# Handed to pip as it stands, e.g. another index or a proxy.
+PIP_ARGS ?=
+# Handed to the program behind `model`, `serve`, `test`, …
+ARGS ?=
+# The first Python on PATH that is new enough; name another one with PYTHON=…
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+# 1: install the CUDA libraries beside ONNX Runtime.
+GPU ?= $(shell { command -v nvidia-smi || test -e /proc/driver/nvidia/version; } >/dev/null 2>&1 && echo 1)
+REPOSITORY := $(if $(FOLDSERVE_REPOSITORY),$(FOLDSERVE_REPOSITORY),models)
+
+# One stamp a set of extras: pip runs again only when the pins or the extras change.
+WITH_GPU := $(if $(filter 1,$(GPU)),-gpu)
+RUNTIME := $(VENV)/.installed-runtime$(WITH_GPU)
+EVERYTHING := $(VENV)/.installed-everything$(WITH_GPU)
+comma := ,
+GPU_EXTRA := $(if $(WITH_GPU),$(comma)gpu)
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s '	'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(EVERYTHING) ## Virtual environment with everything: serving, exporting, load tests, checks
+
+.PHONY: check
+check: $(EVERYTHING) ## Lint, format, import contracts and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+.PHONY: test
+test: $(EVERYTHING) ## All tests (ARGS="-k batcher" for some of them)
+	$(BIN)/python -m pytest $(ARGS)
+
+# The `gpu` extra stays out: torch's CUDA build and ONNX Runtime each name the CUDA libraries they need.
+# torch without its local suffix holds for the CPU and the CUDA build; the plain onnxruntime is for machines
+# where the GPU build has no wheels.
+.PHONY: constraints
+constraints: $(EVERYTHING) ## Compile the pins in constraints.txt again
+	$(BIN)/pip-compile $(PIP_ARGS) --quiet --upgrade --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--extra export --extra loadtest --extra dev --output-file $@.txt pyproject.toml
+	sed -i.old -E 's/^(torch==[0-9.]+)\+.*/\1/; s/^(onnxruntime)-gpu(==[0-9.]+).*/&\n\1\2/' $@.txt
+	rm $@.txt.old
+
+.PHONY: clean
+clean: ## Remove caches, reports and the virtual environment (models stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache reports build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install = \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Foldserve needs Python 3.11 or newer. Install one, or name it: make $@ PYTHON=/path/to/python" >&2; exit 1; }; \
+	test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV); \
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'; \
+	touch $@
+
+$(RUNTIME): pyproject.toml constraints.txt
+	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
+	$(call install,export$(GPU_EXTRA))
+
+$(EVERYTHING): pyproject.toml constraints.txt
+	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
+	$(call install,export$(comma)loadtest$(comma)dev$(GPU_EXTRA))
