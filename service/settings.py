@@ -1,0 +1,296 @@
+"""What an operator may choose, each with its bounds and its consequence.
+
+::
+
+    flag  --max-batch-size 32  ▶  variable  FOLDSERVE_MAX_BATCH_SIZE=32  ▶  default 64
+
+The first that is given wins. A ``FOLDSERVE_*`` variable that nobody knows is an error, because a
+misspelt limit that is silently ignored is found out on the worst day. `describe_settings` is the
+one source of the reference table in ``docs/settings.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.errors import InvalidConfiguration
+
+ENV_PREFIX = "FOLDSERVE_"
+
+_MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """All settings of one service process. Frozen once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
+    )
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. The default is reachable from this machine only; "
+        "0.0.0.0 is reachable from everywhere the network lets it.",
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    repository: Path = Field(
+        default=Path("models"),
+        description="Folder with <name>/<version>/model.onnx. The highest version that loads and passes "
+        "its self-test serves.",
+    )
+    models: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        default=None,
+        description="Names of the models to load, separated by commas, or `all`. Each model has its own "
+        "session and queue, and all share the cores.",
+    )
+    default_model: str | None = Field(
+        default=None,
+        description="Model that answers when a request names none. Unset: the only model, else `digits`.",
+    )
+    execution_provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        default="auto",
+        description="Where inference runs. `cuda` and `tensorrt` never fall back: if the session did not get "
+        "it, the process says why and exits. `auto` takes the best that really works and reports it.",
+    )
+    precision: Literal["fp32", "fp16", "int8", "auto"] = Field(
+        default="fp32",
+        description="Which file of a version to load. `auto` follows the hardware (fp16 on a GPU, int8 with "
+        "VNNI), never a stopwatch, so replicas answer alike.",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads of one inference. Unset: the CPUs that the affinity mask and the cgroup quota "
+        "leave to this process; more than those only fight each other.",
+    )
+    max_batch_size: int = Field(
+        default=64,
+        ge=1,
+        le=1024,
+        description="Most instances in one inference. Larger raises throughput on a GPU, and with it memory "
+        "and the time that a newcomer waits for a running batch.",
+    )
+    max_queue_delay_ms: float = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Longest wait of an idle engine for company. 0: batches form only while the engine is "
+        "busy anyway, which costs a lone request nothing.",
+    )
+    max_queue_size: int = Field(
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Most instances admitted and not yet answered, for each model. What exceeds it is "
+        "refused at once (503 overloaded); larger needs more memory.",
+    )
+    default_deadline_ms: int = Field(
+        default=10_000,
+        ge=1,
+        le=3_600_000,
+        description="Deadline of requests that send no X-Request-Timeout-Ms. Work that cannot meet its "
+        "deadline is refused at the door, work that missed it is not started.",
+    )
+    inference_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="Longest time for one batch. An engine that exceeds it counts as hung: every waiter "
+        "fails, and /readyz and /livez turn 503 so that the process is restarted.",
+    )
+    header_timeout_ms: int = Field(
+        default=10_000,
+        ge=10,
+        le=600_000,
+        description="Time from the first byte (or the connection) to the end of the headers; then 408.",
+    )
+    body_timeout_ms: int = Field(
+        default=30_000,
+        ge=10,
+        le=600_000,
+        description="Time from the headers to the end of the body; then 408.",
+    )
+    keep_alive_timeout_s: float = Field(
+        default=75,
+        gt=0,
+        le=3600,
+        description="How long an idle connection stays open. Longer than the idle timeout of a proxy in "
+        "front, or the proxy will reuse connections that are being closed.",
+    )
+    max_header_bytes: int = Field(
+        default=16_384,
+        ge=1024,
+        le=_MIB,
+        description="Largest request line and headers together; then 431.",
+    )
+    max_body_bytes: int = Field(
+        default=32 * _MIB,
+        ge=1024,
+        le=1024 * _MIB,
+        description="Largest request body; then 413. Each request in flight holds its body in memory.",
+    )
+    max_pixels: int = Field(
+        default=50_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Most pixels of one image, read from its header before decoding; then 413. "
+        "Decoding needs up to 4 bytes a pixel.",
+    )
+    max_images_per_request: int = Field(
+        default=64,
+        ge=1,
+        le=100_000,
+        description="Most images in one request; then 413. Not more than max_queue_size, or such a request "
+        "could never be admitted.",
+    )
+    top_k: int = Field(
+        default=5, ge=1, le=1000, description="Classes listed in `top` when a request sends no top_k."
+    )
+    shutdown_delay_s: float = Field(
+        default=0,
+        ge=0,
+        le=600,
+        description="How long the listener stays open after SIGTERM while /readyz already says 503, so that "
+        "a load balancer can look away first.",
+    )
+    shutdown_grace_s: float = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="Longest time to finish accepted work after the listener has closed; what is left then "
+        "fails with 503 shutting_down.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="`debug` writes a line for each request, `info` one for each failure or change of state.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="`json` writes one object a line, for log collectors."
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return None if value == "all" else tuple(name.strip() for name in value.split(","))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_images_per_request > self.max_queue_size:
+            raise ValueError(
+                f"max_images_per_request ({self.max_images_per_request}) exceeds max_queue_size "
+                f"({self.max_queue_size}): such a request could never be admitted; "
+                "lower the one or raise the other"
+            )
+        return self
+
+
+def load_settings(arguments: Sequence[str] = ()) -> Settings:
+    """The settings of this process, from flags and ``FOLDSERVE_*`` variables.
+
+    Args:
+        arguments: Command-line flags, without the program's name. ``--help`` prints them and exits.
+
+    Raises:
+        InvalidConfiguration: An unknown variable, or a value out of its bounds; names all of them.
+        SystemExit: ``--help``, or a flag that does not exist.
+    """
+    _refuse_unknown_variables(os.environ)
+    flags = {
+        name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None
+    }
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        problems = (
+            _problem(detail["loc"], detail["input"], detail["msg"], flags) for detail in error.errors()
+        )
+        raise InvalidConfiguration("; ".join(problems)) from error
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {variable_name(name) for name in Settings.model_fields}
+    for variable in sorted(environment):
+        if variable.upper().startswith(ENV_PREFIX) and variable.upper() not in known:
+            nearest = difflib.get_close_matches(variable.upper(), sorted(known), n=1, cutoff=0)[0]
+            raise InvalidConfiguration(f"{variable}: no such setting; the nearest is {nearest}")
+
+
+def _problem(location: tuple[int | str, ...], value: object, message: str, flags: Mapping[str, str]) -> str:
+    text = message.removeprefix("Value error, ")
+    if not location:
+        return text
+    name = str(location[0])
+    source = f"{flag_name(name)} {value}" if name in flags else f"{variable_name(name)}={value}"
+    return f"{source}: {text[0].lower()}{text[1:]}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve the models of a repository over HTTP.",
+        epilog=f"Every flag is also a variable: --max-batch-size is {variable_name('max_batch_size')}.",
+        allow_abbrev=False,
+    )
+    for name, default, bounds, description in describe_settings():
+        facts = ", ".join(part for part in (f"default {default}", bounds) if part)
+        parser.add_argument(flag_name(name), dest=name, metavar="VALUE", help=f"{description} ({facts})")
+    return parser
+
+
+def variable_name(setting: str) -> str:
+    """``max_batch_size`` as an environment variable."""
+    return ENV_PREFIX + setting.upper()
+
+
+def flag_name(setting: str) -> str:
+    """``max_batch_size`` as a command-line flag."""
+    return "--" + setting.replace("_", "-")
+
+
+def describe_settings() -> Iterator[tuple[str, str, str, str]]:
+    """Name, default, bounds and consequence of every setting, in the order of the class."""
+    for name, field in Settings.model_fields.items():
+        yield name, _default_text(name, field), _bounds_text(field), field.description or ""
+
+
+def settings_table() -> str:
+    """The reference of all settings as a Markdown table."""
+    rows = [
+        f"| `{variable_name(name)}` | {default} | {bounds} | {description} |"
+        for name, default, bounds, description in describe_settings()
+    ]
+    return "\n".join(
+        ["| variable | default | bounds | what it does |", "| --- | --- | --- | --- |", *rows, ""]
+    )
+
+
+def _default_text(name: str, field: FieldInfo) -> str:
+    if field.default is None:
+        return "all" if name == "models" else "unset"
+    if isinstance(field.default, int) and field.default >= _MIB and field.default % _MIB == 0:
+        return f"{field.default} ({field.default // _MIB} MiB)"
+    return str(field.default)
+
+
+def _bounds_text(field: FieldInfo) -> str:
+    choices = get_args(field.annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return ", ".join(choices)
+    limits = {type(limit).__name__: limit for limit in field.metadata}
+    lower, above, upper = (getattr(limits.get(kind), kind.lower(), None) for kind in ("Ge", "Gt", "Le"))
+    if upper is None:
+        return ""
+    return f"{lower} to {upper}" if lower is not None else f"above {above}, to {upper}"
