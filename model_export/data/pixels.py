@@ -1,0 +1,84 @@
+"""The contract of a data set's pictures, and what is measured on them."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+
+from model_export.config import DataConfig
+from model_export.errors import DataError, InvalidConfig
+from service.artifact import ColourOrder, InputContract, Interpolation, Resize
+
+
+def contract_for(config: DataConfig, native: tuple[int, int, int] | None) -> InputContract:
+    """The contract that ``config`` asks for; mean 0 and std 1 where they are to be measured.
+
+    Args:
+        config: What the user said.
+        native: The data set's own C, H, W; None: it has none, and ``--input`` is needed.
+
+    Raises:
+        InvalidConfig: The flags contradict each other, or the size is unknown.
+    """
+    shape = config.input or native
+    if shape is None:
+        raise InvalidConfig(f"--dataset {config.dataset} has pictures of any size: say --input CxHxW")
+    channels, height, width = shape
+    order = config.channels or ("gray" if channels == 1 else "rgb")
+    try:
+        return InputContract.model_validate(
+            {
+                "height": height,
+                "width": width,
+                "channels": channels,
+                "colour_order": ColourOrder(order),
+                "resize": Resize(config.resize),
+                "resize_to": config.resize_to,
+                "interpolation": Interpolation(config.interpolation),
+                "fill": (0,) * channels,
+                "mean": config.mean or (0.0,) * channels,
+                "std": config.std or (1.0,) * channels,
+            }
+        )
+    except ValidationError as error:
+        raise InvalidConfig(f"--input, --channels, --resize, …: {error.errors()[0]['msg']}") from error
+
+
+def measured(contract: InputContract, config: DataConfig, images: NDArray[np.uint8]) -> InputContract:
+    """``contract`` with the mean and std of ``images`` where the user gave none.
+
+    Args:
+        contract: As `contract_for` makes it.
+        config: What the user said.
+        images: uint8 [N, H, W, C], the training split.
+
+    Raises:
+        DataError: A channel is the same everywhere, so it has no deviation to divide by.
+    """
+    mean, std = pixel_statistics(images)
+    if config.std is None and min(std) == 0:
+        raise DataError(f"{config.dataset}: a channel has the same value in every pixel of every picture")
+    return contract.model_copy(update={"mean": config.mean or mean, "std": config.std or std})
+
+
+def pixel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pixels in 0…1; exact, by counting values."""
+    values = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+        mean = float(np.average(values, weights=counts))
+        means.append(mean)
+        deviations.append(float(np.sqrt(np.average((values - mean) ** 2, weights=counts))))
+    return tuple(means), tuple(deviations)
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """A picture, uint8 [H, W, C] with one (gray) or three (RGB) channels, as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(buffer, "PNG")
+    return buffer.getvalue()
