@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -23,9 +24,19 @@ from model_export.layers import PixelNormalization
 from model_export.records import AccuracyResult
 from service.artifact import INPUT_NAME, LOGITS_NAME, InputContract
 
-Form = nn.Module | ExportedProgram | ort.InferenceSession
-
 BATCH_SIZE = 256  # enough to keep the cores busy, small enough for the activations of a big network
+
+
+class Session(Protocol):
+    """What is used of an ONNX Runtime session (which carries no types)."""
+
+    def run(
+        self, output_names: list[str], input_feed: dict[str, NDArray[np.uint8]], /
+    ) -> list[NDArray[np.float32]]:
+        """The named outputs for these inputs."""
+
+
+Form = nn.Module | ExportedProgram | Session
 
 
 def open_session(path: Path, *, optimised: bool = True) -> ort.InferenceSession:
@@ -51,10 +62,10 @@ def predict(form: Form, images: NDArray[np.uint8], contract: InputContract) -> N
         contract: Whose mean and std normalise.
     """
     batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
-    if isinstance(form, ort.InferenceSession):
-        return np.concatenate([form.run([LOGITS_NAME], {INPUT_NAME: batch})[0] for batch in batches])
-    module = form.module() if isinstance(form, ExportedProgram) else form
-    return np.concatenate([logits.cpu().numpy() for logits in _evaluated(module, batches, contract)])
+    if isinstance(form, nn.Module | ExportedProgram):
+        module = form.module() if isinstance(form, ExportedProgram) else form
+        return np.concatenate([logits.cpu().numpy() for logits in _evaluated(module, batches, contract)])
+    return np.concatenate([form.run([LOGITS_NAME], {INPUT_NAME: batch})[0] for batch in batches])
 
 
 def accuracy(form: Form, dataset: ImageDataset, split: SplitName, *, name: str) -> AccuracyResult:

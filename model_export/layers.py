@@ -82,7 +82,7 @@ class BatchNormActivation(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name for it)
         """Normalised ``input`` of the same shape: [N, …, C, …] with C at ``axis``."""
         axis = self.axis % input.dim()
-        if axis == 1:
+        if axis == 1 or input.dim() < 2:
             normalised = super().forward(input)
         else:
             normalised = super().forward(input.movedim(axis, 1)).movedim(1, axis)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +38,7 @@ def along(values: Tensor, x: Tensor, axis: int) -> Tensor:
     fused=st.sampled_from([None, "relu"]),
 )
 def test_training_normalises_over_every_axis_but_the_channel(
-    rank: int, data: st.DataObject, epsilon: float, scale: bool, center: bool, fused: None
+    rank: int, data: st.DataObject, epsilon: float, scale: bool, center: bool, fused: Literal["relu"] | None
 ) -> None:
     axis = data.draw(st.integers(1, rank - 1)) - data.draw(st.sampled_from([0, rank]))
     generator = torch.Generator().manual_seed(rank)
