@@ -1,0 +1,37 @@
+"""The batcher: instances from many requests, run together, each answered with its own row.
+
+::
+
+    event loop                                          engine thread (one a batcher)
+    admit ──▶ Permit ──▶ submit ──▶ [ waiting … ] ──▶ form ──▶ run(uint8 [N, H, W, C])
+                                                                        │
+    futures ◀── Row ◀── one wake-up a batch ◀───── logits, probabilities [N, K]
+
+Its promises; each has a property test of the same number:
+
+1. At most ``max_queue_size`` instances are admitted and unanswered. Admission is immediate and
+   all-or-nothing; slots come back when an image turns out bad or its client leaves.
+2. Pull: a batch is formed when the engine is free. An idle engine never waits longer than
+   ``max_queue_delay_s`` for company.
+3. First come, first served; 1 ≤ batch size ≤ ``max_batch_size``.
+4. An instance whose client left or whose deadline passed is dropped before it costs inference, and
+   counted.
+5. Every future is completed exactly once, with its own row.
+6. A failing batch fails its own members only; the next batch runs.
+7. Work that cannot meet its deadline is refused at the door, before decoding, with the wait it
+   would have had; the wait counts what is being decoded as well as what is queued.
+8. Close: refuse new work, drain within the grace, fail the rest with ``shutting_down``.
+9. If the engine thread dies or hangs, readiness goes false, every waiter fails, liveness turns
+   false: never a silent hang.
+
+Floors inside: `cost` (how long a batch takes) ← `waiting` (the state machine: synchronous, no I/O, no
+clock of its own) ← `batch` (one batch's data) ← `batcher` (event loop and engine thread around it).
+With several worker processes each has a batcher of its own, and the promises hold for each.
+"""
+
+from service.batcher.batch import FinishedBatch, Row, Run
+from service.batcher.batcher import Batcher, Observer, Permit
+from service.batcher.cost import CostModel
+from service.batcher.waiting import State
+
+__all__ = ["Batcher", "CostModel", "FinishedBatch", "Observer", "Permit", "Row", "Run", "State"]

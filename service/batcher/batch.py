@@ -1,0 +1,121 @@
+"""One batch's data: its members, its buffer, its results, and the row of one instance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
+# uint8 [N, H, W, C] → logits, probabilities float32 [N, K]. Called on the engine thread. The input
+# is overwritten by the next batch; the results must not be.
+Run: TypeAlias = Callable[[Pixels], tuple[Floats, Floats]]
+
+
+class Row:
+    """One instance's results: row ``index`` of its batch. The arrays are views, read-only by convention.
+
+    Attributes:
+        queue_s: Seconds it waited for its batch.
+    """
+
+    __slots__ = ("_batch", "_index", "queue_s")
+
+    def __init__(self, batch: FinishedBatch, index: int, queue_s: float) -> None:
+        self._batch = batch
+        self._index = index
+        self.queue_s = queue_s
+
+    def __repr__(self) -> str:
+        return f"<Row {self._index} of {self.batch_size}, {self.inference_s * 1e3:.2f} ms>"
+
+    @property
+    def logits(self) -> Floats:
+        """float32 [K]."""
+        row: Floats = self._batch.logits[self._index]
+        return row
+
+    @property
+    def probabilities(self) -> Floats:
+        """float32 [K]."""
+        row: Floats = self._batch.probabilities[self._index]
+        return row
+
+    @property
+    def inference_s(self) -> float:
+        """Seconds its batch was with the engine."""
+        return self._batch.inference_s
+
+    @property
+    def batch_size(self) -> int:
+        """How many instances ran together."""
+        return self._batch.size
+
+    def top(self, k: int) -> list[tuple[int, float]]:
+        """The k most probable labels as (index, probability), most probable first; ties by index."""
+        return self._batch.ranked(k)[self._index][:k]
+
+
+@dataclass(slots=True, eq=False)
+class FinishedBatch:
+    """What the engine gave for one batch.
+
+    Attributes:
+        logits: float32 [N, K].
+        probabilities: float32 [N, K].
+        inference_s: Seconds with the engine.
+        queue_s: Seconds each member waited, in order.
+    """
+
+    logits: Floats
+    probabilities: Floats
+    inference_s: float
+    queue_s: list[float]
+    _ranked: list[list[tuple[int, float]]] | None = None
+    _ranked_k: int = 0
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return len(self.queue_s)
+
+    def ranked(self, k: int) -> list[list[tuple[int, float]]]:
+        """At least the k most probable labels of every row; ranked once for all its rows."""
+        if self._ranked is None or self._ranked_k < k:
+            self._ranked = _rank(self.probabilities, k)
+            self._ranked_k = k
+        return self._ranked
+
+
+def _rank(probabilities: Floats, k: int) -> list[list[tuple[int, float]]]:
+    """The k best of each row, as (index, value), best first; of equals the lower index first."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(probabilities, order, axis=1)
+    return [
+        list(zip(indices, values, strict=True))
+        for indices, values in zip(order.tolist(), best.tolist(), strict=True)
+    ]
+
+
+class QueuedInstance:
+    """An admitted instance in the line: its pixels, and the future its client awaits."""
+
+    __slots__ = ("deadline", "enqueued_at", "future", "pixels")
+
+    def __init__(
+        self, pixels: Pixels, future: asyncio.Future[Row], enqueued_at: float, deadline: float
+    ) -> None:
+        self.pixels = pixels
+        self.future = future
+        self.enqueued_at = enqueued_at
+        self.deadline = deadline
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its client left."""
+        return self.future.cancelled()

@@ -1,0 +1,513 @@
+"""The shell around `service.batcher.waiting`: the event loop's side, and the engine's thread.
+
+The engine thread takes batches out of the line itself, at the last moment, so it is never idle while
+somebody waits and never runs a batch that was formed too early. It wakes the event loop once a
+batch. The event loop wakes it only when it sleeps, and at the end of the loop's turn, so that
+requests that arrived together run together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import numpy as np
+
+from service.batcher.batch import FinishedBatch, Pixels, QueuedInstance, Row, Run
+from service.batcher.cost import CostModel
+from service.batcher.waiting import BatchQueue, Formed, State
+from service.errors import DeadlineExceeded, InferenceFailed, InvalidInstance, RequestError
+
+logger = logging.getLogger(__name__)
+
+# How often the engine is checked for a hang and the line for passed deadlines, while there is work.
+_TICK_S = 0.1
+# Length of the line at which a busy engine is woken: never, it looks by itself.
+_BUSY = 1 << 62
+
+
+class Observer(Protocol):
+    """Who wants to know what became of the work. Called on the event loop, once a batch or less."""
+
+    def batch_finished(self, batch: FinishedBatch) -> None:
+        """A batch was answered."""
+
+    def batch_failed(self, size: int) -> None:
+        """The engine raised for a batch of so many instances, or stopped under it."""
+
+    def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
+        """The clients of n instances left while they waited, or while they ran."""
+
+    def instances_expired(self, n: int) -> None:
+        """n instances were dropped because their deadline had passed."""
+
+
+class _Unobserved:
+    """Nobody wants to know."""
+
+    def batch_finished(self, batch: FinishedBatch) -> None:
+        pass
+
+    def batch_failed(self, size: int) -> None:
+        pass
+
+    def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
+        pass
+
+    def instances_expired(self, n: int) -> None:
+        pass
+
+
+class Permit:
+    """n admitted slots of one request. Leaving its ``with`` block gives back what is unused.
+
+    If the block is left early (the client went away), instances still waiting leave the line.
+
+    Attributes:
+        slots: Admitted and neither submitted nor released yet.
+        deadline: On the clock of ``loop.time()``; ``inf`` where there is none.
+    """
+
+    __slots__ = ("_batcher", "_instances", "deadline", "slots")
+
+    def __init__(self, batcher: Batcher, slots: int, deadline: float) -> None:
+        self._batcher = batcher
+        self._instances: list[QueuedInstance] = []
+        self.slots = slots
+        self.deadline = deadline
+
+    def release(self, n: int = 1) -> None:
+        """Give back n slots that will not be submitted (the image turned out bad)."""
+        if not 0 <= n <= self.slots:
+            raise ValueError(f"cannot release {n} of {self.slots} slots")
+        self.slots -= n
+        self._batcher._release(n)
+
+    def close(self) -> None:
+        """Give back all unused slots and abandon what is not answered. Harmless when repeated."""
+        if self.slots:
+            self.release(self.slots)
+        for instance in self._instances:
+            if not instance.future.done():
+                instance.future.cancel()
+            if instance.future.cancelled():
+                self._batcher._abandon(instance)
+        self._instances.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Batch:
+    """A batch on its way through the engine thread and back."""
+
+    __slots__ = ("error", "instances", "is_answered", "result")
+
+    def __init__(self, instances: list[QueuedInstance]) -> None:
+        self.instances = instances
+        self.result: FinishedBatch | None = None
+        self.error: Exception | None = None
+        self.is_answered = False
+
+
+class Batcher:
+    """Runs admitted instances in batches on a thread of its own. Made on a running event loop.
+
+    All methods are for the event loop's thread. Deadlines are on the clock of ``loop.time()``.
+
+    Args:
+        run: The engine; see `service.batcher.batch.Run`.
+        input_shape: (H, W, C) of one instance.
+        max_batch_size: Most instances in one batch.
+        max_queue_size: Most instances admitted and unanswered.
+        max_queue_delay_s: How long an idle engine waits for company of the oldest waiting instance.
+        inference_timeout_s: A batch that takes longer is a hang; the batcher then fails for good.
+        name: For the thread, the log and the repr.
+        cost: What is known of the engine's speed (from its warm-up); learns on.
+        observer: Told of batches and drops.
+        clock: Seconds, on the clock of ``loop.time()``.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        input_shape: tuple[int, int, int],
+        max_batch_size: int = 64,
+        max_queue_size: int = 1024,
+        max_queue_delay_s: float = 0.0,
+        inference_timeout_s: float = 30.0,
+        name: str = "model",
+        cost: CostModel | None = None,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.input_shape = input_shape
+        self._run = run
+        self._timeout_s = inference_timeout_s
+        self._observer = observer or _Unobserved()
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._queue: BatchQueue[QueuedInstance] = BatchQueue(
+            max_batch_size=max_batch_size,
+            max_queue_size=max_queue_size,
+            max_queue_delay_s=max_queue_delay_s,
+            cost=cost or CostModel(),
+        )
+        self._buffer = np.empty((max_batch_size, *input_shape), np.uint8)
+        self._lock = threading.Lock()  # guards the line, `_wake_at`, `_is_stopped` and `_unanswered`
+        self._wake = SimpleQueue[None]()
+        self._wake_at = _BUSY
+        self._is_stopped = False
+        self._unanswered: set[_Batch] = set()
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._drained = asyncio.Event()
+        self._thread_ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"engine {name}", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<Batcher {self.name} {self._queue!r}>"
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self._queue.state
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes new work."""
+        return self._queue.state is State.OPEN
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the engine thread died or hung: the process must be restarted."""
+        return self._queue.state is not State.FAILED
+
+    @property
+    def depth(self) -> int:
+        """Instances waiting for a batch."""
+        return len(self._queue)
+
+    @property
+    def in_use(self) -> int:
+        """Instances admitted and unanswered; at most `capacity`."""
+        return self._queue.in_use
+
+    @property
+    def capacity(self) -> int:
+        """``max_queue_size``."""
+        return self._queue.max_queue_size
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most instances in one batch."""
+        return self._queue.max_batch_size
+
+    @property
+    def predicted_wait_s(self) -> float:
+        """Seconds until the inference of an instance admitted now would begin."""
+        return self._queue.wait_s(self._clock())
+
+    @property
+    def queue_age_s(self) -> float:
+        """Seconds the oldest waiting instance has waited."""
+        with self._lock:
+            return self._queue.age_s(self._clock())
+
+    @property
+    def cost(self) -> CostModel:
+        """The learnt duration of a batch."""
+        return self._queue.cost
+
+    def admit(self, n: int, deadline: float | None = None) -> Permit:
+        """Take n slots at once, or none.
+
+        Args:
+            n: Instances; ≥ 1.
+            deadline: From when on the answer is worth nothing, on the clock of ``loop.time()``.
+
+        Raises:
+            Overloaded: Too few free slots, or the answer would come after the deadline.
+            DeadlineExceeded: The deadline has passed already.
+            TooManyImages: n exceeds ``max_queue_size``.
+            ShuttingDown: The batcher is closing or closed.
+            NotReady: The engine thread died or hung.
+        """
+        limit = math.inf if deadline is None else deadline
+        self._queue.admit(n, limit, self._clock())
+        return Permit(self, n, limit)
+
+    def submit(self, permit: Permit, pixels: Pixels) -> asyncio.Future[Row]:
+        """Put one decoded image in the line, against one of the permit's slots.
+
+        The future ends with its row, or with `InferenceFailed`, `DeadlineExceeded` or `ShuttingDown`.
+        Cancelling it is how a client leaves.
+
+        Args:
+            permit: With at least one slot left.
+            pixels: uint8 [H, W, C]; kept until its batch runs, not modified.
+
+        Raises:
+            InvalidInstance: Another shape or dtype; the slot is kept.
+        """
+        if pixels.shape != self.input_shape or pixels.dtype != np.uint8:
+            raise InvalidInstance(
+                f"expected uint8 {list(self.input_shape)}, got {pixels.dtype} {list(pixels.shape)}"
+            )
+        if not permit.slots:
+            raise ValueError("every slot of this permit is used")
+        permit.slots -= 1
+        instance = QueuedInstance(pixels, self._loop.create_future(), self._clock(), permit.deadline)
+        permit._instances.append(instance)
+        with self._lock:
+            self._queue.submit(instance)
+            is_wanted = len(self._queue) >= self._wake_at
+            if is_wanted:
+                self._wake_at = _BUSY
+        if is_wanted:
+            self._loop.call_soon(self._wake.put, None)
+        if self._tick_timer is None:
+            self._tick_timer = self._loop.call_later(_TICK_S, self._tick)
+        if self._is_stopped:
+            self._fail_line()
+        return instance.future
+
+    async def close(self, grace_s: float) -> None:
+        """Refuse new work, finish what was admitted within ``grace_s``, fail the rest, end the thread."""
+        deadline = self._loop.time() + grace_s
+        if self._queue.state is State.OPEN:
+            self._queue.state = State.DRAINING
+            self._wake.put(None)  # no more lingering
+        self._notice_drained()
+        await _wait_until(self._drained, deadline)
+        if self._queue.state is State.DRAINING:
+            self._queue.state = State.CLOSED
+        self._stop()
+        await _wait_until(self._thread_ended, deadline)
+
+    def check(self) -> None:
+        """Fail for good if the engine hangs; drop what has passed its deadline.
+
+        Called by itself while there is work.
+        """
+        now = self._clock()
+        if self.is_alive and (self._queue.is_stuck(now, self._timeout_s) or not self._thread.is_alive()):
+            self._fail(f"no result after {self._timeout_s:g} s")
+        with self._lock:
+            expired = self._queue.expire(now)
+        self._drop_expired(expired)
+
+    # The event loop's side.
+
+    def _tick(self) -> None:
+        self._tick_timer = None
+        self.check()
+        if self._queue.in_use and not self._is_stopped:
+            self._tick_timer = self._loop.call_later(_TICK_S, self._tick)
+
+    def _release(self, n: int) -> None:
+        self._queue.release(n)
+        self._notice_drained()
+
+    def _abandon(self, instance: QueuedInstance) -> None:
+        with self._lock:
+            was_waiting = self._queue.abandon(instance)
+        if was_waiting:
+            self._observer.instances_cancelled("queue", 1)
+            self._settle(1)
+
+    def _settle(self, n: int) -> None:
+        self._queue.settle(n)
+        self._notice_drained()
+
+    def _notice_drained(self) -> None:
+        if not self._queue.in_use and self._queue.state is not State.OPEN:
+            self._drained.set()
+
+    def _drop(self, formed: Formed[QueuedInstance]) -> None:
+        if formed.abandoned:
+            self._observer.instances_cancelled("queue", len(formed.abandoned))
+            self._settle(len(formed.abandoned))
+        self._drop_expired(formed.expired)
+
+    def _drop_expired(self, expired: list[QueuedInstance]) -> None:
+        if expired:
+            left = _refuse(expired, lambda: DeadlineExceeded("the deadline passed before inference began"))
+            if left:
+                self._observer.instances_cancelled("queue", left)
+            self._observer.instances_expired(len(expired) - left)
+            self._settle(len(expired))
+
+    def _answer(self, batch: _Batch) -> None:
+        """The wake-up: give every member of a batch its row, or its error."""
+        if batch.is_answered:  # failed in the meantime, by a hang or the end of the grace
+            return
+        batch.is_answered = True
+        with self._lock:
+            self._unanswered.discard(batch)
+        if batch.result is None:
+            self._fail_batch(batch)
+            return
+        result = batch.result
+        self._queue.cost.learn(result.size, result.inference_s)
+        left = 0
+        for index, (instance, queue_s) in enumerate(zip(batch.instances, result.queue_s, strict=True)):
+            if instance.future.cancelled():
+                left += 1
+            else:
+                instance.future.set_result(Row(result, index, queue_s))
+        self._settle(result.size)
+        if left:
+            self._observer.instances_cancelled("inference", left)
+        self._observer.batch_finished(result)
+
+    def _fail_batch(self, batch: _Batch) -> None:
+        size = len(batch.instances)
+        logger.error("%s: a batch of %d failed", self.name, size, exc_info=batch.error)
+        left = _refuse(
+            batch.instances, lambda: InferenceFailed("the model failed on this batch"), batch.error
+        )
+        self._settle(size)
+        if left:
+            self._observer.instances_cancelled("inference", left)
+        self._observer.batch_failed(size)
+
+    def _fail(self, cause: str) -> None:
+        """The engine is lost: everyone waiting fails, nothing is admitted any more."""
+        logger.critical("%s: the engine is lost: %s", self.name, cause)
+        self._queue.state = State.FAILED
+        self._stop()
+
+    def _stop(self) -> None:
+        """End the thread when it next looks, and fail all that is unanswered."""
+        with self._lock:
+            self._is_stopped = True
+            unanswered = list(self._unanswered)
+            self._unanswered.clear()
+        self._wake.put(None)
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+            self._tick_timer = None
+        self._fail_line()
+        for batch in unanswered:
+            batch.is_answered = True
+            _refuse(batch.instances, self._last_error)
+            self._settle(len(batch.instances))
+            if not self.is_alive:
+                self._observer.batch_failed(len(batch.instances))
+
+    def _fail_line(self) -> None:
+        with self._lock:
+            line = self._queue.empty()
+        left = _refuse(line, self._last_error)
+        if left:
+            self._observer.instances_cancelled("queue", left)
+        self._settle(len(line))
+
+    def _last_error(self) -> RequestError:
+        return self._queue.refusal() if self.is_alive else InferenceFailed("the inference engine has stopped")
+
+    # The engine thread's side.
+
+    def _serve(self) -> None:
+        cause = None
+        try:
+            while (batch := self._next_batch()) is not None:
+                self._infer(batch)
+                self._post(self._answer, batch)
+        except BaseException as error:  # whatever it is, the waiters must hear of it
+            cause = f"its thread died of {error!r}"
+        if cause is not None:
+            self._post(self._fail, cause)
+        self._post(self._thread_ended.set)
+
+    def _next_batch(self) -> _Batch | None:
+        """Sleep until there is work; None when it is time to stop."""
+        while True:
+            with self._lock:
+                if self._is_stopped:
+                    return None
+                formed = self._queue.form(self._clock())
+                batch = _Batch(formed.batch) if formed.batch else None
+                if batch is not None:
+                    self._unanswered.add(batch)
+                    self._wake_at = _BUSY
+                else:
+                    self._wake_at = 1 if formed.linger_until is None else self._queue.max_batch_size
+            if formed.expired or formed.abandoned:
+                self._post(self._drop, formed)
+            if batch is not None:
+                return batch
+            self._sleep(formed.linger_until)
+
+    def _sleep(self, until: float | None) -> None:
+        try:
+            self._wake.get(timeout=None if until is None else max(0.0, until - self._clock()))
+        except Empty:
+            return  # nobody came in time; what waits goes alone
+
+    def _infer(self, batch: _Batch) -> None:
+        started = self._queue.running_since or 0.0
+        try:
+            logits, probabilities = self._run(self._gather(batch.instances))
+            if not len(logits) == len(probabilities) == len(batch.instances):
+                raise ValueError(f"{len(logits)} rows for a batch of {len(batch.instances)}")
+        except Exception as error:  # the engine's failure is its batch's, whatever it is
+            batch.error = error
+            return
+        queue_s = [started - instance.enqueued_at for instance in batch.instances]
+        batch.result = FinishedBatch(logits, probabilities, self._clock() - started, queue_s)
+
+    def _gather(self, instances: list[QueuedInstance]) -> Pixels:
+        """uint8 [N, H, W, C]: the members' pixels in order; a lone one is not copied."""
+        if len(instances) == 1:
+            return instances[0].pixels[np.newaxis]
+        buffer = self._buffer
+        for index, instance in enumerate(instances):
+            buffer[index] = instance.pixels
+        return buffer[: len(instances)]
+
+    def _post(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:  # the loop is closed: nobody is left to be told
+            self._is_stopped = True
+
+
+def _refuse(
+    instances: list[QueuedInstance], error: Callable[[], RequestError], cause: Exception | None = None
+) -> int:
+    """Fail every instance whose client is still there; how many had left."""
+    left = 0
+    for instance in instances:
+        if instance.future.cancelled():
+            left += 1
+            continue
+        exception = error()
+        exception.__cause__ = cause
+        instance.future.set_exception(exception)
+        instance.future.exception()  # a client that leaves now is no "exception never retrieved"
+    return left
+
+
+async def _wait_until(event: asyncio.Event, deadline: float) -> None:
+    """Wait for the event, but not beyond the deadline."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await event.wait()
+    except TimeoutError:
+        return

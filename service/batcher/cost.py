@@ -1,0 +1,69 @@
+"""How long a batch takes, learnt while running.
+
+::
+
+    time(n) = a + b · n        a: what every batch costs, b: what an instance adds
+
+a and b are the weighted least-squares line through the batches seen, each batch weighing
+``forgetting`` times as much as the one after it. Both are kept ≥ 0. As long as all batches were of
+one size, the line is not determined: then the last known share of a is kept, at first 0, which
+overestimates larger batches (admission errs on the side of refusing) until one has been seen.
+"""
+
+from __future__ import annotations
+
+# The memory is about 1 / (1 - forgetting) batches: long enough to average out noise, short enough
+# to follow a machine that slows down.
+_FORGETTING = 0.95
+# One measurement counts at most so many times what was expected, so that a stall of the machine is
+# not taken for its speed. A real slowdown still gets through, within a few batches.
+_OUTLIER = 4.0
+# Variance of the batch size below which the slope is noise.
+_FLAT = 0.05
+
+
+class CostModel:
+    """The learnt line. Before the first batch it predicts 0: nothing is refused on a guess."""
+
+    __slots__ = ("_n", "_nn", "_nt", "_t", "_weight", "overhead_s", "per_instance_s")
+
+    def __init__(self) -> None:
+        self.overhead_s = 0.0
+        self.per_instance_s = 0.0
+        # Weighted sums: of 1, n, n², time, n · time.
+        self._weight = self._n = self._nn = self._t = self._nt = 0.0
+
+    def __repr__(self) -> str:
+        return f"<CostModel {self.overhead_s * 1e3:.3f} ms + {self.per_instance_s * 1e3:.3f} ms * n>"
+
+    def predict_s(self, n: int) -> float:
+        """Seconds one batch of n instances takes; 0 for n = 0."""
+        return self.overhead_s + self.per_instance_s * n if n else 0.0
+
+    def drain_s(self, n: int, max_batch_size: int) -> float:
+        """Seconds n instances take in full batches and a rest."""
+        full, rest = divmod(n, max_batch_size)
+        return full * self.predict_s(max_batch_size) + self.predict_s(rest)
+
+    def learn(self, n: int, seconds: float) -> None:
+        """Take in one measured batch of n instances."""
+        if self._weight:
+            seconds = min(seconds, _OUTLIER * self.predict_s(n))
+        self._weight = _FORGETTING * self._weight + 1.0
+        self._n = _FORGETTING * self._n + n
+        self._nn = _FORGETTING * self._nn + n * n
+        self._t = _FORGETTING * self._t + seconds
+        self._nt = _FORGETTING * self._nt + n * seconds
+        self._fit()
+
+    def _fit(self) -> None:
+        mean_n, mean_t = self._n / self._weight, self._t / self._weight
+        variance = self._nn / self._weight - mean_n * mean_n
+        if variance > _FLAT:
+            slope = (self._nt / self._weight - mean_n * mean_t) / variance
+        else:
+            before = self.predict_s(1) and self.overhead_s + self.per_instance_s * mean_n
+            share = self.per_instance_s * mean_n / before if before else 1.0
+            slope = share * mean_t / mean_n
+        self.per_instance_s = min(max(slope, 0.0), mean_t / mean_n)
+        self.overhead_s = mean_t - self.per_instance_s * mean_n
