@@ -1,0 +1,171 @@
+"""Counters, gauges and histograms whose hot path is one addition, written from one thread only.
+
+prometheus-client's own take a lock and about 1–2 µs an observation; a request makes a dozen. These
+are collected into its metric families when a scrape comes, so the text format is still the library's.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+
+class Counter:
+    """One series that only grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Add an amount ≥ 0."""
+        self.value += amount
+
+
+class Gauge:
+    """One series that goes up and down."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def inc(self) -> None:
+        """Add one."""
+        self.value += 1.0
+
+    def dec(self) -> None:
+        """Take one off."""
+        self.value -= 1.0
+
+    def set(self, value: float) -> None:
+        """Replace the value."""
+        self.value = value
+
+
+class Histogram:
+    """One series of observations, counted by bucket. An edge belongs to the bucket below it (``le``)."""
+
+    __slots__ = ("counts", "edges", "sum")
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self.edges = edges
+        self.counts = [0] * (len(edges) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.edges, value)] += 1
+        self.sum += value
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Count every value."""
+        counts, edges = self.counts, self.edges
+        total = 0.0
+        for value in values:
+            counts[bisect_left(edges, value)] += 1
+            total += value
+        self.sum += total
+
+    def observe_times(self, value: float, times: int) -> None:
+        """Count one value so many times."""
+        self.counts[bisect_left(self.edges, value)] += times
+        self.sum += value * times
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """(``le``, instances at or below it) for each edge and +Inf."""
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        for edge, count in zip((*map(repr, self.edges), "+Inf"), self.counts, strict=True):
+            total += count
+            buckets.append((edge, total))
+        return buckets
+
+
+S = TypeVar("S", Counter, Gauge, Histogram)
+
+
+class _Family(Generic[S]):
+    """One metric name and its series by label values."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.label_names = tuple(labels)
+        self._series: dict[tuple[str, ...], S] = {}
+
+    def _make(self) -> S:
+        raise NotImplementedError
+
+    def labels(self, *values: str) -> S:
+        """The series with these label values, in the order of the names; made when it is new."""
+        try:
+            return self._series[values]
+        except KeyError:
+            if len(values) != len(self.label_names):
+                raise ValueError(f"{self.name} has the labels {self.label_names}, got {values}") from None
+            return self._series.setdefault(values, self._make())
+
+    def remove(self, **match: str) -> None:
+        """Forget every series with these label values (a model that was unloaded)."""
+        wanted = {self.label_names.index(name): value for name, value in match.items()}
+        for values in list(self._series):
+            if all(values[position] == value for position, value in wanted.items()):
+                del self._series[values]
+
+    def items(self) -> Iterator[tuple[tuple[str, ...], S]]:
+        """Every series with its label values."""
+        return iter(self._series.items())
+
+
+class CounterFamily(_Family[Counter]):
+    """A ``_total``."""
+
+    def _make(self) -> Counter:
+        return Counter()
+
+    def collect(self) -> Metric:
+        """For the exposition."""
+        family = CounterMetricFamily(self.name, self.documentation, labels=self.label_names)
+        for values, series in self.items():
+            family.add_metric(values, series.value)
+        return family
+
+
+class GaugeFamily(_Family[Gauge]):
+    """A value of the moment."""
+
+    def _make(self) -> Gauge:
+        return Gauge()
+
+    def collect(self) -> Metric:
+        """For the exposition."""
+        family = GaugeMetricFamily(self.name, self.documentation, labels=self.label_names)
+        for values, series in self.items():
+            family.add_metric(values, series.value)
+        return family
+
+
+class HistogramFamily(_Family[Histogram]):
+    """Observations by bucket."""
+
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str] = (), *, buckets: Sequence[float]
+    ) -> None:
+        super().__init__(name, documentation, labels)
+        self.buckets = tuple(buckets)
+
+    def _make(self) -> Histogram:
+        return Histogram(self.buckets)
+
+    def collect(self) -> Metric:
+        """For the exposition."""
+        family = HistogramMetricFamily(self.name, self.documentation, labels=self.label_names)
+        for values, series in self.items():
+            family.add_metric(values, series.cumulative(), series.sum)
+        return family
