@@ -1,0 +1,71 @@
+"""``python -m loadtest``: a load test against a running service, or one that is started for it."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtest import objective, pictures, target
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the load test that the command line describes.
+
+    Returns:
+        0 when the objective was held, 1 when it was missed, 2 when nothing could be measured.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        _check(options)
+        with target.running(options.host, options.start):
+            return _closed_loop(options)
+    except (objective.InvalidObjective, pictures.NoPictures, target.TargetUnavailable) as error:
+        print(f"loadtest: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m loadtest", description=__doc__)
+    parser.add_argument("--host", default="http://127.0.0.1:8000", help="address of the service")
+    parser.add_argument("--start", default="", help="command that starts the service where none answers")
+    parser.add_argument("--users", type=int, default=8, help="simultaneous users")
+    parser.add_argument("--duration", type=int, default=10, help="seconds")
+    parser.add_argument("--model", default="", help="model to ask for")
+    parser.add_argument("--pictures", type=Path, help="folder of pictures; default: scikit-learn's digits")
+    parser.add_argument("--objective", default="p99<100ms, errors<0.1%", help="what the run must hold")
+    parser.add_argument("--reports", type=Path, default=Path("reports/loadtest"), help="folder of reports")
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """A slip on the command line is told before a service is started."""
+    objective.parse(options.objective)
+    if options.pictures:
+        pictures.load(options.pictures)
+
+
+def _closed_loop(options: argparse.Namespace) -> int:
+    folder: Path = options.reports / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder.mkdir(parents=True)
+    # A process of its own: locust patches sockets and threads for gevent when it is imported.
+    command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE)]
+    command += ["--headless", "--skip-log-setup", "--host", options.host]
+    command += ["--users", str(options.users), "--spawn-rate", str(options.users)]
+    command += ["--run-time", f"{options.duration}s", "--stop-timeout", "10s"]
+    command += ["--html", str(folder / "report.html"), "--csv", str(folder / "locust")]
+    command += ["--model", options.model, "--objective", options.objective, "--folder", str(folder)]
+    if options.pictures:
+        command += ["--pictures", str(options.pictures)]
+    code = subprocess.run(command, check=False).returncode  # noqa: S603  # our own locustfile
+    print(f"reports in {folder}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
