@@ -1,0 +1,25 @@
+"""The engine: one ONNX Runtime session for one model file, checked before it may answer.
+
+::
+
+    Engine.load    checksum ─▶ session on the provider asked for ─▶ metadata ≡ graph       ModelRejected,
+    warm_up        every batch bucket                                                      ProviderUnavailable
+    self_test      the file's own images through the decode path, against its logits
+    run            uint8 [N, H, W, C] ─▶ logits, probabilities float32 [N, K]              InferenceFailed
+
+The one place that touches onnxruntime: its exceptions do not leave it.
+"""
+
+from service.engine.hardware import available_cpus, has_int8_instructions
+from service.engine.providers import Provider
+from service.engine.session import Engine, EngineOptions, SelfTestResult, Warmth
+
+__all__ = [
+    "Engine",
+    "EngineOptions",
+    "Provider",
+    "SelfTestResult",
+    "Warmth",
+    "available_cpus",
+    "has_int8_instructions",
+]

@@ -1,0 +1,76 @@
+"""What this process may use of the machine: CPUs by affinity and quota, and instructions.
+
+ONNX Runtime respects the affinity mask but not a cgroup's CPU quota; with more threads than the quota
+pays for, all of them are stopped together for the rest of each period, in the middle of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+_QuotaReader: TypeAlias = Callable[[Path], float | None]
+# As /proc/cpuinfo spells the instructions that make int8 faster than fp32.
+_INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+
+
+def available_cpus(root: Path = Path("/")) -> int:
+    """CPUs this process may keep busy: its affinity mask, cut to the cgroup's quota; at least 1.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.floor(min([allowed, *_quotas(root)])))
+
+
+def has_int8_instructions(root: Path = Path("/")) -> bool:
+    """Whether the CPU multiplies int8 faster than float32 (VNNI, AMX, ARM dot product)."""
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        if line.startswith(("flags", "Features")):
+            return not _INT8_FLAGS.isdisjoint(line.split())
+    return False
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """CPUs allowed by each cgroup this process is in, itself and its ancestors."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            yield from _walk(root / "sys/fs/cgroup", path, _quota_v2)
+        elif "cpu" in controllers.split(","):
+            for mount in (controllers, "cpu"):
+                yield from _walk(root / "sys/fs/cgroup" / mount, path, _quota_v1)
+
+
+def _walk(mount: Path, path: str, read: _QuotaReader) -> Iterator[float]:
+    folder = mount / path.lstrip("/")
+    # In a container the path may be the host's and not exist here; the mount is then the container's own.
+    for candidate in (folder, *folder.parents):
+        quota = read(candidate)
+        if quota is not None:
+            yield quota
+        if candidate == mount:
+            return
+
+
+def _quota_v2(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    quota = _read(folder / "cpu.cfs_quota_us").strip()
+    period = _read(folder / "cpu.cfs_period_us").strip()
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None  # -1: no limit
+
+
+def _read(path: Path) -> str:
+    """The file's text; empty where there is none (another system, another cgroup version)."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
