@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -53,10 +54,10 @@ def open_session(path: Path, *, optimised: bool = True) -> ort.InferenceSession:
 
 
 def predict(form: Form, images: NDArray[np.uint8], contract: InputContract) -> NDArray[np.float32]:
-    """Logits, float32 [N, K], the network evaluating (its mode is restored afterwards).
+    """Logits [N, K] in the form's own precision, the network evaluating (its mode is restored afterwards).
 
     Args:
-        form: A network or program that takes normalised float32 [N, C, H, W], or a session on a model
+        form: A network or program that takes normalised [N, C, H, W], or a session on a model
             file that takes the pixels themselves.
         images: uint8 [N, H, W, C], not modified.
         contract: Whose mean and std normalise.
@@ -96,15 +97,20 @@ def share_right(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> floa
 def _evaluated(
     module: nn.Module, batches: Iterator[NDArray[np.uint8]], contract: InputContract
 ) -> Iterator[Tensor]:
-    first = next(module.parameters(), None)
-    device = first.device if first is not None else torch.device("cpu")
-    normalise = PixelNormalization(contract.mean, contract.std).to(device)
+    weights = (
+        tensor for tensor in chain(module.parameters(), module.buffers()) if tensor.is_floating_point()
+    )
+    like = next(weights, torch.empty(0))
+    normalise = PixelNormalization(contract.mean, contract.std).to(like.device)
     was_training = {part: part.training for part in module.modules()}
     _set_training(module, dict.fromkeys(was_training, False))
     try:
         with torch.inference_mode():
             for batch in batches:
-                yield module(normalise(torch.from_numpy(batch).to(device)))
+                pixels = normalise(torch.from_numpy(batch).to(like.device))
+                # A program may hold a `view` that was traced for this layout. `contiguous()` would leave
+                # one channel with the strides of channels last, and convolutions hand those on.
+                yield module(pixels.to(like.dtype).clone(memory_format=torch.contiguous_format))
     finally:
         _set_training(module, was_training)
 

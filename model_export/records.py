@@ -136,3 +136,52 @@ class ParityCheck:
     def passed(self) -> bool:
         """Whether the error is a number within the bound."""
         return self.error <= self.tolerance  # False for NaN
+
+
+@dataclass(frozen=True, slots=True)
+class FoldOutcome:
+    """A fold in plain records: what the report and the metadata say about it.
+
+    Attributes:
+        objective: What was asked for.
+        fates: One a BatchNorm.
+        affine_maps_left: Per-channel affine maps that the folded program still computes.
+        error: max|Δ| / max|reference| of the outputs, both programs run in float64.
+    """
+
+    objective: Objective
+    fates: tuple[Fate, ...]
+    affine_maps_left: int
+    error: float
+
+    def count(self, outcome: Outcome) -> int:
+        """How many BatchNorms had this outcome."""
+        return sum(fate.outcome == outcome for fate in self.fates)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerQuality:
+    """How the served file answers on the held-back split.
+
+    Attributes:
+        confusion: Instances by [true label][predicted label]; empty for multi-label tasks.
+        confidence: Mean top probability of the instances in each tenth of confidence; 0 where empty.
+        right: Share of right answers in each tenth.
+        instances: How many instances are in each tenth.
+        calibration_error: Mean |confidence − right|, weighted by instances (ECE, ten bins).
+    """
+
+    confusion: tuple[tuple[int, ...], ...]
+    confidence: tuple[float, ...]
+    right: tuple[float, ...]
+    instances: tuple[int, ...]
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Everything that was proven and measured about one model file."""
+
+    checks: tuple[ParityCheck, ...]
+    accuracy: tuple[AccuracyResult, ...]
+    quality: AnswerQuality

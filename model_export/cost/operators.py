@@ -1,0 +1,136 @@
+"""What each operator computes: its multiply-adds for one instance, or that it has none.
+
+::
+
+    convolution             output elements · (in channels / groups) · kernel elements
+    transposed convolution  input elements · (out channels / groups) · kernel elements
+    linear, matmul          output elements · inner size
+    attention               query · key products and weights · value products
+
+All sizes are those of one instance: without the batch dimension, which is the first one.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+Rule = Callable[[Node], int]
+
+# They show the same memory in another way, so they cost neither arithmetic nor bytes.
+_VIEWS = """
+    _unsafe_view alias chunk contiguous detach dropout expand flatten getitem narrow permute reshape
+    select slice split split_with_sizes squeeze t transpose unbind unflatten unsqueeze view view_as
+"""
+VIEWS: Final = frozenset(_VIEWS.split())
+
+# No multiply-adds worth the name: elementwise, pooling, normalisation, reductions, moved data.
+_ELEMENTWISE = """
+    _adaptive_avg_pool2d _native_batch_norm_legit_no_training abs adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_max_pool2d add amax amin avg_pool1d avg_pool2d avg_pool3d batch_norm
+    bitwise_and bitwise_or cat celu channel_shuffle clamp clamp_max clamp_min clone constant_pad_nd copy
+    div elu embedding eq exp ge gelu group_norm gt hardsigmoid hardswish hardtanh instance_norm
+    layer_norm le leaky_relu log log_softmax lt max max_pool1d max_pool2d max_pool3d maximum mean min
+    minimum mish mul native_batch_norm ne neg pad pixel_shuffle pixel_unshuffle pow prelu relu relu6
+    rsqrt rsub selu sigmoid silu softmax softplus sqrt stack sub sum tanh to upsample_bicubic2d
+    upsample_bilinear2d upsample_nearest2d where
+"""
+ELEMENTWISE: Final = frozenset(_ELEMENTWISE.split())
+
+
+def operator_name(node: Node) -> str:
+    """``conv2d`` of ``aten.conv2d.default``; the in-place form has the same name."""
+    if node.target is operator.getitem:
+        return "getitem"
+    if isinstance(node.target, torch._ops.OpOverload):
+        name = str(node.target._schema.name).removeprefix("aten::")
+        return name if name.startswith("_") else name.rstrip("_")
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def macs(node: Node) -> int | None:
+    """Multiply-adds of ``node`` for one instance; None: an operator that nobody wrote a rule for."""
+    name = operator_name(node)
+    if name in _RULES:
+        return _RULES[name](node)
+    return 0 if name in VIEWS or name in ELEMENTWISE else None
+
+
+def tensors(node: Node) -> list[Tensor]:
+    """The tensors that ``node`` makes, as shapes without data."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, tuple | list) else (value,)
+    return [each for each in values if isinstance(each, Tensor)]
+
+
+def instance_elements(tensor: Tensor) -> int:
+    """Elements of ``tensor`` that belong to one instance."""
+    return math.prod(int(size) for size in tensor.shape[1:])
+
+
+def _argument(node: Node, position: int) -> Tensor:
+    source = node.args[position]
+    if not isinstance(source, Node):
+        raise TypeError(f"{node.name}: argument {position} is no tensor")
+    return tensors(source)[0]
+
+
+def _convolution(node: Node) -> int:
+    weight = _argument(node, 1)  # [O, I / groups, kernel…]
+    return instance_elements(tensors(node)[0]) * math.prod(weight.shape[1:])
+
+
+def _general_convolution(node: Node) -> int:
+    is_transposed = bool(
+        node.args[6]
+    )  # convolution(input, weight, bias, stride, padding, dilation, transposed…
+    return _transposed_convolution(node) if is_transposed else _convolution(node)
+
+
+def _transposed_convolution(node: Node) -> int:
+    weight = _argument(node, 1)  # [I, O / groups, kernel…]
+    return instance_elements(_argument(node, 0)) * math.prod(weight.shape[1:])
+
+
+def _product(node: Node) -> int:
+    """``linear``, ``matmul``, ``mm``, ``bmm``: the first operand's last axis is summed over."""
+    return instance_elements(tensors(node)[0]) * int(_argument(node, 0).shape[-1])
+
+
+def _added_product(node: Node) -> int:
+    """``addmm(bias, a, b)``."""
+    return instance_elements(tensors(node)[0]) * int(_argument(node, 1).shape[-1])
+
+
+def _attention(node: Node) -> int:
+    query, key, value = (_argument(node, position) for position in range(3))  # [N, heads, length, width]
+    scores = instance_elements(query) * int(key.shape[-2])
+    return scores + math.prod(int(size) for size in query.shape[1:-1]) * int(key.shape[-2]) * int(
+        value.shape[-1]
+    )
+
+
+_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        "conv1d": _convolution,
+        "conv2d": _convolution,
+        "conv3d": _convolution,
+        "convolution": _general_convolution,
+        "conv_transpose1d": _transposed_convolution,
+        "conv_transpose2d": _transposed_convolution,
+        "conv_transpose3d": _transposed_convolution,
+        "linear": _product,
+        "matmul": _product,
+        "mm": _product,
+        "bmm": _product,
+        "addmm": _added_product,
+        "scaled_dot_product_attention": _attention,
+    }
+)

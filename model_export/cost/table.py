@@ -1,0 +1,62 @@
+"""Cost tables for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from model_export.records import CostTable, LayerCost
+
+
+def print_table(table: CostTable, console: Console, *, title: str) -> None:
+    """Every layer of ``table`` and their sum.
+
+    Args:
+        table: What to show.
+        console: Where.
+        title: Above it.
+    """
+    grid = Table(title=title, title_justify="left", show_footer=True)
+    grid.add_column("layer", "total")
+    grid.add_column("operator")
+    grid.add_column("output")
+    totals = (table.parameters, table.weight_bytes, table.activation_bytes, table.macs)
+    for heading, total in zip(("parameters", "weights, B", "activations, B", "MACs"), totals, strict=True):
+        grid.add_column(heading, f"{total:,}", justify="right")
+    for layer in table.layers:
+        grid.add_row(*_cells(layer))
+    console.print(grid)
+    _print_unknown(table, console)
+
+
+def print_comparison(before: CostTable, after: CostTable, console: Console) -> None:
+    """The totals before and after the fold, side by side."""
+    grid = Table(title="cost of one picture", title_justify="left")
+    for heading in ("", "before the fold", "after", "saved"):
+        grid.add_column(heading, justify="left" if not heading else "right")
+    for heading, old, new in (
+        ("operators", len(before.layers), len(after.layers)),
+        ("parameters", before.parameters, after.parameters),
+        ("weights, B", before.weight_bytes, after.weight_bytes),
+        ("activations, B", before.activation_bytes, after.activation_bytes),
+        ("MACs", before.macs, after.macs),
+    ):
+        saved = f"{(old - new) / old:.1%}" if old else ""
+        grid.add_row(heading, f"{old:,}", f"{new:,}", saved)
+    console.print(grid)
+
+
+def _cells(layer: LayerCost) -> tuple[str, ...]:
+    numbers = (layer.parameters, layer.weight_bytes, layer.activation_bytes, layer.macs)
+    operator = layer.operator if layer.known else f"{layer.operator} (unknown)"
+    shape = "×".join(map(str, layer.output_shape))
+    return layer.name, operator, shape, *(f"{number:,}" if number else "" for number in numbers)
+
+
+def _print_unknown(table: CostTable, console: Console) -> None:
+    unknown = Counter(layer.operator for layer in table.layers if not layer.known)
+    if unknown:
+        names = ", ".join(f"{name} ({times})" for name, times in sorted(unknown.items()))
+        console.print(f"[yellow]operators without a cost rule, counted as 0 MACs:[/] {names}")

@@ -1,0 +1,13 @@
+"""The stages, composed. They never import each other: what one makes, the next finds as a file.
+
+::
+
+    train ─▶ cost ─▶ fold ─▶ export ─▶ verify ─▶ publish
+      └───────┴───────┴── runs/<name>/ ──┴─────────┘└──▶ models/<name>/<version>/
+"""
+
+from model_export.pipeline.publication import publish
+from model_export.pipeline.run import Run
+from model_export.pipeline.workdir import WorkDir
+
+__all__ = ["Run", "WorkDir", "publish"]

@@ -1,0 +1,60 @@
+"""``report.json``: every fact, as data."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+
+from pydantic import TypeAdapter
+
+from model_export.records import CostTable
+from model_export.report.facts import Facts
+from service.artifact import ModelMetadata
+
+SCHEMA_VERSION = 1
+
+
+def document_json(facts: Facts, metadata: ModelMetadata, digest: str) -> bytes:
+    """The whole report as JSON.
+
+    Args:
+        facts: What the stages found.
+        metadata: What the file says about itself; its self-test pictures are left out.
+        digest: The model file's sha256.
+    """
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "model": metadata.model_dump(mode="json", exclude={"selftest": {"instances"}}),
+        "sha256": digest,
+        "config": TypeAdapter(type(facts.config)).dump_python(facts.config, mode="json"),
+        "training": [] if facts.history is None else [asdict(epoch) for epoch in facts.history.epochs],
+        "cost": {"before": cost_totals(facts.cost), "after": cost_totals(facts.folded_cost)},
+        "fold": asdict(facts.fold),
+        "verification": asdict(facts.verification),
+        "machine": machine(),
+    }
+    return json.dumps(document, indent=2).encode()
+
+
+def cost_totals(table: CostTable) -> dict[str, object]:
+    """A cost table with its sums and the operators that have no cost rule."""
+    return {
+        "parameters": table.parameters,
+        "weight_bytes": table.weight_bytes,
+        "activation_bytes": table.activation_bytes,
+        "macs": table.macs,
+        "unknown": sorted({layer.operator for layer in table.layers if not layer.known}),
+        "layers": [asdict(layer) for layer in table.layers],
+    }
+
+
+def machine() -> dict[str, object]:
+    """What the numbers were made on."""
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
