@@ -238,7 +238,7 @@ class Repository:
             else:
                 self._metrics.load_finished(name, ReloadResult.SUCCESS, built.build_s)
                 return built
-        raise first_fault or InvalidConfiguration(f"no version in '{folder}'; versions are folders 1, 2, …")
+        raise first_fault or InvalidConfiguration(f"no version left in '{folder}'")
 
     def _reject(self, name: str, version: str, fault: ModelRejected, seconds: float) -> None:
         logger.error("model %s version %s does not serve: %s", name, version, fault)
@@ -314,8 +314,9 @@ def model_file(folder: Path, options: RepositoryOptions) -> Path:
 
 
 def model_names(root: Path) -> list[str]:
-    """The models in a repository, by name."""
-    return sorted(name for name in _folders(root, root) if _NAME.fullmatch(name))
+    """The models in a repository, by name: folders that hold a version."""
+    names = filter(_NAME.fullmatch, _folders(root, root))
+    return sorted(name for name in names if versions(root / name, root))
 
 
 def versions(folder: Path, root: Path) -> list[str]:

@@ -226,8 +226,8 @@ async def test_a_repository_that_cannot_be_served(tmp_path: Path) -> None:
         await started(tmp_path / "missing")
     with pytest.raises(InvalidConfiguration, match="no models"):
         await started(tmp_path)
-    (tmp_path / "tiny").mkdir()
-    with pytest.raises(InvalidConfiguration, match="no version"):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidConfiguration, match="no models"):
         await started(tmp_path)
     write_model(tmp_path)
     with pytest.raises(InvalidConfiguration, match="giant"):
