@@ -1,58 +1,142 @@
-"""Data sets: read, checked, decoded by the service's own decoder, divided, measured.
+"""Data sets: read, checked, divided, decoded by the service's own decoder, measured.
 
 ::
 
-    source ── read ──▶ pictures as they are ── divide (seeded) ──▶ train | validation | test
-                                            ── measure mean and std (on train) ──▶ ImageDataset
+    digits, mnist, cifar10 ── read ──▶ pixels ── divide ── conform (the contract) ─┐
+                                                                                   ├─ measure ─▶ ImageDataset
+    imagefolder, cifar10 ── survey ──▶ names ── divide ── decode (the contract) ───┘
+
+Dividing is seeded and stratified; mean and std are measured on the training split.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
 from model_export.config import DataConfig
-from model_export.data import digits
+from model_export.data import cifar10, digits, imagefolder, mnist
+from model_export.data.archive import Archive, find_archive
 from model_export.data.dataset import ImageDataset, Split, SplitName
 from model_export.data.division import divide, thin
-from model_export.data.pixels import contract_for, encode_png, measured
+from model_export.data.labels import ordered_labels, read_labels
+from model_export.data.pixels import conformed, contract_for, encode_png, measured
 from model_export.errors import InvalidConfig
+from service.artifact import InputContract
 
-__all__ = ["ImageDataset", "Split", "SplitName", "encode_png", "load_dataset"]
+__all__ = ["ImageDataset", "Split", "SplitName", "encode_png", "load_dataset", "read_labels"]
 
 VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
+DOWNLOADS = Path("data")  # one folder a data set; ignored by git
 
 
-def load_dataset(config: DataConfig) -> ImageDataset:
+def load_dataset(
+    config: DataConfig, *, labels: Path | None = None, console: Console | None = None
+) -> ImageDataset:
     """The data set that ``config`` names.
+
+    Args:
+        config: Which pictures, and what they become.
+        labels: File with one label a line; None: the data set's own.
+        console: Where progress is shown; None: nowhere.
 
     Raises:
         DataError: A file is missing, damaged or of the wrong shape; the message names it.
         InvalidConfig: The flags contradict each other.
     """
+    given = None if labels is None else read_labels(labels)
     if config.dataset == "digits":
-        return _assembled(config, digits.LABELS, digits.SHAPE, *_three_way(digits.read(), config.seed))
-    raise InvalidConfig(f"no data set '{config.dataset}'")
+        return _assembled(config, given, digits.LABELS, digits.SHAPE, digits.read(), None)
+    if config.dataset == "mnist":
+        everything = mnist.read(_mnist_folder(config, console))
+        return _assembled(config, given, mnist.LABELS, mnist.SHAPE, *everything)
+    with Archive(_archive_path(config, console)) as archive:
+        if config.dataset == "cifar10" and cifar10.batches_in(archive):
+            return _assembled(config, given, cifar10.LABELS, cifar10.SHAPE, *cifar10.read(archive))
+        native = cifar10.SHAPE if config.dataset == "cifar10" else None
+        return _decoded(config, given, native, archive, console)
 
 
-def _three_way(everything: Split, seed: int) -> tuple[Split, Split, Split]:
-    validation, test, train = divide(everything.targets, (VALIDATION_SHARE, TEST_SHARE), seed)
-    return everything.take(train), everything.take(validation), everything.take(test)
+def _mnist_folder(config: DataConfig, console: Console | None) -> Path:
+    folder = config.data_dir or DOWNLOADS / "mnist"
+    if config.data_dir is None:
+        mnist.download(folder, console=console)
+    return folder
+
+
+def _archive_path(config: DataConfig, console: Console | None) -> Path:
+    if config.data_dir is not None:
+        return find_archive(config.data_dir)
+    if config.dataset == "cifar10":
+        return cifar10.download(DOWNLOADS / "cifar10", console=console)
+    raise InvalidConfig(f"--dataset {config.dataset} needs --data-dir: a folder or a tar file of pictures")
 
 
 def _assembled(
     config: DataConfig,
-    labels: tuple[str, ...],
+    given: tuple[str, ...] | None,
+    classes: tuple[str, ...],
     native: tuple[int, int, int],
-    train: Split,
-    validation: Split,
-    test: Split,
+    learning: Split,
+    held_back: Split | None,
 ) -> ImageDataset:
+    """A data set from pixels in memory; with ``held_back`` None, that is taken from ``learning``."""
     contract = contract_for(config, native)
+    shares = (VALIDATION_SHARE,) if held_back else (VALIDATION_SHARE, TEST_SHARE)
+    validation, *tests, train = (
+        learning.take(part) for part in divide(learning.targets, shares, config.seed)
+    )
     train = train.take(thin(train.targets, config.limit, config.seed))
+    splits = [
+        replace(split, images=conformed(split.images, contract))
+        for split in (train, validation, held_back or tests[0])
+    ]
+    return _labelled(config, given, classes, contract, splits)
+
+
+def _decoded(
+    config: DataConfig,
+    given: tuple[str, ...] | None,
+    native: tuple[int, int, int] | None,
+    archive: Archive,
+    console: Console | None,
+) -> ImageDataset:
+    """A data set from encoded pictures in class folders."""
+    contract = contract_for(config, native)
+    layout = imagefolder.survey(archive)
+    train, *held_back = _divided(layout, config.seed)
+    train = train.take(thin(train.targets(layout.classes), config.limit, config.seed))
+    splits = [
+        imagefolder.load(archive, listing, layout.classes, contract, console=console)
+        for listing in (train, *held_back)
+    ]
+    return _labelled(config, given, layout.classes, contract, splits)
+
+
+def _divided(layout: imagefolder.Layout, seed: int) -> tuple[imagefolder.Listing, ...]:
+    """The listings of the training, the validation and the test split."""
+    if layout.validation is not None and layout.test is not None:
+        return layout.train, layout.validation, layout.test
+    shares = (VALIDATION_SHARE, TEST_SHARE) if layout.test is None else (VALIDATION_SHARE,)
+    validation, *tests, train = (
+        layout.train.take(part) for part in divide(layout.train.targets(layout.classes), shares, seed)
+    )
+    return train, validation, layout.test or tests[0]
+
+
+def _labelled(
+    config: DataConfig,
+    given: tuple[str, ...] | None,
+    classes: tuple[str, ...],
+    contract: InputContract,
+    splits: Sequence[Split],
+) -> ImageDataset:
+    labels, positions = ordered_labels(classes, given)
+    train, validation, test = (replace(split, targets=positions[split.targets]) for split in splits)
     return ImageDataset(
-        name=config.dataset,
-        labels=labels,
-        contract=measured(contract, config, train.images),
-        train=train,
-        validation=validation,
-        test=test,
+        config.dataset, labels, measured(contract, config, train.images), train, validation, test
     )

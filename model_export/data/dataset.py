@@ -21,17 +21,20 @@ class Split:
     Attributes:
         images: uint8 [N, H, W, C].
         targets: int64 [N], label indices; multi-label: int64 [N, K] of 0 and 1.
+        sizes: float64 [N], √(width · height) as stored; None: they never were encoded pictures.
     """
 
     images: NDArray[np.uint8]
     targets: NDArray[np.int64]
+    sizes: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, positions: NDArray[np.intp]) -> Split:
         """The instances at ``positions``, in that order."""
-        return Split(self.images[positions], self.targets[positions])
+        sizes = None if self.sizes is None else self.sizes[positions]
+        return Split(self.images[positions], self.targets[positions], sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,9 @@
-"""The contract of a data set's pictures, and what is measured on them."""
+"""From the pictures of a data set to those of its contract, and what is measured on them.
+
+The service meets encoded pictures only. So those that need a resize or another colour order are
+encoded and take the service's own decode path: one implementation, no skew between training and
+serving.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ from pydantic import ValidationError
 from model_export.config import DataConfig
 from model_export.errors import DataError, InvalidConfig
 from service.artifact import ColourOrder, InputContract, Interpolation, Resize
+from service.images import decode
 
 
 def contract_for(config: DataConfig, native: tuple[int, int, int] | None) -> InputContract:
@@ -75,6 +81,15 @@ def pixel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tupl
         means.append(mean)
         deviations.append(float(np.sqrt(np.average((values - mean) ** 2, weights=counts))))
     return tuple(means), tuple(deviations)
+
+
+def conformed(images: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
+    """uint8 [N, H, W, C] as the contract says, from the data set's own ``images`` [N, h, w, c]."""
+    natural = ColourOrder.GRAY if contract.channels == 1 else ColourOrder.RGB
+    shape = (contract.height, contract.width, contract.channels)
+    if images.shape[1:] == shape and contract.colour_order is natural:
+        return images
+    return np.stack([decode(encode_png(image), contract) for image in images])
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

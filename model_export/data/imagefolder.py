@@ -1,0 +1,185 @@
+"""Pictures in a folder (or tar file) with one subfolder a class, with or without folders of splits.
+
+::
+
+    train/<class>/…   val/<class>/…   test/<class>/…       the splits as they stand
+    train/<class>/…   test/<class>/…                       validation is taken from train
+    train/<class>/…   val/<class>/…                        val is held back; validation is taken from train
+    <class>/…                                              divided by the seed
+
+Folders around that are skipped. Only files with a picture's extension count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from model_export.data.archive import Archive
+from model_export.data.dataset import Split
+from model_export.errors import DataError
+from service.artifact import InputContract
+from service.errors import RequestError
+from service.images import decode, probe
+
+_EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+_TRAIN: Final = frozenset({"train", "training"})
+_VALIDATION: Final = frozenset({"val", "valid", "validation"})
+_TEST: Final = frozenset({"test", "testing"})
+_CHUNK = 256  # pictures that are encoded in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of one split and the class of each.
+
+    Attributes:
+        names: In the archive, sorted.
+        classes: The name of each file's class folder.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def targets(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """int64 [N], positions in ``labels``."""
+        position = {label: index for index, label in enumerate(labels)}
+        return np.array([position[name] for name in self.classes], np.int64)
+
+    def take(self, positions: NDArray[np.intp]) -> Listing:
+        """The files at ``positions``, in that order."""
+        return Listing(
+            tuple(self.names[position] for position in positions),
+            tuple(self.classes[position] for position in positions),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What was found: either ``train`` and ``test`` (and maybe ``validation``), or only ``train``."""
+
+    train: Listing
+    validation: Listing | None
+    test: Listing | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class folders of the training split, sorted."""
+        return tuple(sorted(set(self.train.classes)))
+
+
+def survey(archive: Archive) -> Layout:
+    """Which pictures there are, judged by their names alone.
+
+    Raises:
+        DataError: No pictures, a picture outside the class folders, a single class, or a class that
+            is held back but not trained on.
+    """
+    names = [name for name in archive.names if name.lower().endswith(_EXTENSIONS)]
+    if not names:
+        raise DataError(f"{archive.path}: no pictures (files ending in {', '.join(_EXTENSIONS)})")
+    layout = _arranged(archive, names)
+    if len(layout.classes) < 2:
+        raise DataError(f"{archive.path}: a single class, '{layout.classes[0]}'; nothing to tell apart")
+    for listing in (layout.validation, layout.test):
+        strangers = set(listing.classes if listing else ()) - set(layout.classes)
+        if strangers:
+            raise DataError(
+                f"{archive.path}: class '{min(strangers)}' is held back, but has no training pictures"
+            )
+    return layout
+
+
+def load(
+    archive: Archive,
+    listing: Listing,
+    labels: Sequence[str],
+    contract: InputContract,
+    *,
+    console: Console | None = None,
+) -> Split:
+    """The pictures of ``listing``, decoded as the service would.
+
+    Args:
+        archive: Where they are.
+        listing: Which of them.
+        labels: The classes in the order of the logits.
+        contract: How to decode.
+        console: Where progress is shown; None: nowhere.
+
+    Raises:
+        DataError: A picture cannot be decoded; the message names it.
+    """
+    shape = (len(listing.names), contract.height, contract.width, contract.channels)
+    images = np.empty(shape, np.uint8)
+    sizes = np.empty(len(images))
+    place = {name: position for position, name in enumerate(listing.names)}
+
+    def put(entry: tuple[str, bytes]) -> None:
+        name, data = entry
+        try:
+            info = probe(data)
+            sizes[place[name]] = info.pixels**0.5
+            images[place[name]] = decode(data, contract)
+        except RequestError as error:
+            raise DataError(f"{archive.locate(name)}: {error}") from error
+
+    with ThreadPoolExecutor() as pool:
+        decoded = _in_chunks(pool, put, archive.read(listing.names))
+        for _ in track(decoded, "decoding", len(images), console=console or Console(quiet=True)):
+            pass
+    return Split(images, listing.targets(labels), sizes)
+
+
+def _in_chunks(
+    pool: ThreadPoolExecutor,
+    put: Callable[[tuple[str, bytes]], None],
+    entries: Iterator[tuple[str, bytes]],
+) -> Iterator[None]:
+    # `Executor.map` alone would read the whole archive before the first picture is decoded.
+    while chunk := list(islice(entries, _CHUNK)):
+        yield from pool.map(put, chunk)
+
+
+def _root_of(names: Sequence[str]) -> str:
+    """The folders that all share, as far as a class folder and a file name remain below them."""
+    shared = [set(parts) for parts in zip(*(name.split("/")[:-2] for name in names), strict=False)]
+    depth = next((depth for depth, parts in enumerate(shared) if len(parts) > 1), len(shared))
+    return "".join(f"{part}/" for part in names[0].split("/")[:depth])
+
+
+def _arranged(archive: Archive, names: Sequence[str]) -> Layout:
+    root = _root_of(names)
+    tops = {name: name[len(root) :].split("/")[0].lower() for name in names}
+    if not set(tops.values()) & (_TRAIN | _VALIDATION | _TEST):
+        return Layout(_listing(archive, root, names), None, None)
+    train, validation, test = (
+        _listing(archive, root, [name for name in names if tops[name] in split], below=1)
+        for split in (_TRAIN, _VALIDATION, _TEST)
+    )
+    stranger = next((name for name in names if tops[name] not in _TRAIN | _VALIDATION | _TEST), None)
+    if stranger is not None:
+        raise DataError(f"{archive.locate(stranger)}: lies outside the folders train, val and test")
+    if not train.names:
+        raise DataError(f"{archive.path}: there are held-back pictures, but no folder 'train'")
+    if not test.names:
+        return Layout(train, None, validation)
+    return Layout(train, validation if validation.names else None, test)
+
+
+def _listing(archive: Archive, root: str, names: Sequence[str], below: int = 0) -> Listing:
+    classes = []
+    for name in names:
+        folders = name[len(root) :].split("/")[below:-1]
+        if not folders:
+            raise DataError(f"{archive.locate(name)}: lies outside any class folder")
+        classes.append(folders[0])
+    return Listing(tuple(names), tuple(classes))

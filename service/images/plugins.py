@@ -1,0 +1,186 @@
+"""GIF, WebP, BMP, TIFF and AVIF, by Pillow's plugins, behind checks that Pillow leaves out.
+
+The plugin is called by name, so no other format's parser ever sees the bytes, and Pillow's own
+decompression-bomb check is not met: `headers.probe` has compared the size with the limit by then.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from service.errors import UndecodableImage
+from service.images.orientation import exif_orientation
+from service.images.picture import Picture
+
+# The limit is `DecodeLimits.max_pixels`; Pillow's own only warns, and only above 89 million.
+Image.MAX_IMAGE_PIXELS = None
+# Decoding runs in a pool already: one more pool inside it would take the cores from the engine.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+# A TIFF's odd tags are warned about with texts out of the file: they would fill a log, and the memory
+# of Python's once-only registry. What matters for pixels raises.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+_Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
+_PLUGINS: Final[dict[str, _Plugin]] = {
+    "gif": GifImagePlugin.GifImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+    "avif": AvifImagePlugin.AvifImageFile,
+}
+
+_BMP_RUN_LENGTH: Final = (1, 2)
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_TIFF_WHITE_IS_ZERO: Final = 0
+# Sub-blocks of a GIF's comments and of its first frame: 255 bytes each is the habit, 1 byte possible.
+_MAX_GIF_BLOCKS: Final = 262_144
+
+
+class _GifFrame(NamedTuple):
+    """Where the first frame lies; the comments and animation data around it cost time only."""
+
+    screen_end: int  # end of the screen's header and palette
+    control: bytes  # the frame's graphic control extension (transparency), or nothing
+    start: int  # image descriptor
+    end: int
+
+
+def read(name: str, data: bytes) -> Picture:
+    """The pixels of the first frame.
+
+    Raises:
+        UndecodableImage: Truncated or corrupt data, or a kind that is not read.
+    """
+    if name == "gif":
+        frame = _first_gif_frame(data)
+        data = data[: frame.screen_end] + frame.control + data[frame.start : frame.end] + b";"
+    with _blaming_the_bytes(name):
+        image = _PLUGINS[name](io.BytesIO(data))
+        image.load()
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return Picture(_in_8_bits(image))  # the plugin has turned it upright
+    return Picture(image, exif_orientation(image.info.get("exif", b"")))
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the canvas. Source: RFC 9649, sections 2.5 to 2.7."""
+    if len(data) < 30 or len(data) - 8 < int.from_bytes(data[4:8], "little"):
+        raise UndecodableImage("WEBP: truncated")
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    raise UndecodableImage(f"WEBP: unknown first chunk {kind!r}")
+
+
+def bmp_size(data: bytes) -> tuple[int, int]:
+    """Width and height; a negative height means top-down rows."""
+    if len(data) < 34:
+        raise UndecodableImage("BMP: truncated")
+    if int.from_bytes(data[14:18], "little") == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
+        return width, height
+    width, height = struct.unpack_from("<ii", data, 18)
+    if int.from_bytes(data[30:34], "little") in _BMP_RUN_LENGTH:
+        raise UndecodableImage("BMP: run-length encoding is not read; save it without compression")
+    return width, abs(height)
+
+
+def gif_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the screen, enlarged where the first frame exceeds it."""
+    frame = _first_gif_frame(data)
+    width, height = struct.unpack_from("<HH", data, 6)
+    left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, frame.start + 1)
+    return max(width, left + frame_width), max(height, top + frame_height)
+
+
+def tiff_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the first page."""
+    return _opened_size("tiff", data)
+
+
+def avif_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the first image."""
+    return _opened_size("avif", data)
+
+
+def _opened_size(name: str, data: bytes) -> tuple[int, int]:
+    with _blaming_the_bytes(name):
+        return _PLUGINS[name](io.BytesIO(data)).size
+
+
+@contextmanager
+def _blaming_the_bytes(name: str) -> Iterator[None]:
+    """Whatever a plugin stumbles over, the bytes are to blame: plugins raise what parsing raised."""
+    try:
+        yield
+    except Exception as exc:
+        raise UndecodableImage(f"{name.upper()}: truncated, corrupt or of an unknown kind: {exc}") from exc
+
+
+def _first_gif_frame(data: bytes) -> _GifFrame:
+    """The first frame, complete and followed by something. Source: GIF89a specification, 1990."""
+    try:
+        position = screen_end = 13 + _gif_palette_bytes(data[10])
+        control = b""
+        while data[position] == ord("!"):  # extensions
+            end = _gif_blocks_end(data, position + 2)
+            if data[position + 1] == 0xF9:
+                control = data[position:end]
+            position = end
+        if data[position] != ord(","):
+            raise UndecodableImage("GIF: no frame")
+        end = _gif_blocks_end(data, position + 11 + _gif_palette_bytes(data[position + 9]))
+        if data[end] not in b";,!":
+            raise UndecodableImage("GIF: garbage after the first frame")
+    except IndexError as exc:
+        raise UndecodableImage("GIF: truncated") from exc
+    return _GifFrame(screen_end, control, position, end)
+
+
+def _gif_palette_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _gif_blocks_end(data: bytes, position: int) -> int:
+    """The position after a chain of sub-blocks and its terminator."""
+    for _ in range(_MAX_GIF_BLOCKS):
+        length = data[position]
+        position += 1 + length
+        if not length:
+            return position
+    raise UndecodableImage(f"GIF: more than {_MAX_GIF_BLOCKS} sub-blocks in a row")
+
+
+def _in_8_bits(image: TiffImagePlugin.TiffImageFile) -> Image.Image:
+    """One 12- or 16-bit channel as 8 bits, by its high byte; any other mode as it is.
+
+    Pillow gives 12 bits unscaled, and 16 bits not inverted where the file says that white is zero.
+    """
+    if not image.mode.startswith("I;16"):
+        return image
+    bits = image.tag_v2.get(_TIFF_BITS, (16,))[0]
+    samples = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    is_inverted = image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO
+    return Image.fromarray(255 - samples if is_inverted else samples)
