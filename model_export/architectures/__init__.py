@@ -6,18 +6,41 @@ Every network takes float32 [N, C, H, W], already normalised, and returns logits
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
+import torch
 from torch import nn
 
 from model_export.architectures.article_cnn import ArticleCnn
+from model_export.architectures.densenet import DenseNet121
+from model_export.architectures.foreign import check_network, import_factory
+from model_export.architectures.mobilenet import MobileNetV2
+from model_export.architectures.repvgg import RepVggA0
+from model_export.architectures.resnet import BasicBlock, Bottleneck, CifarResNet, PreactResNet18, ResNet
+from model_export.architectures.vgg import Vgg11Bn
+from model_export.architectures.weights import load_weights
+from model_export.config import ModelConfig
 from model_export.errors import ModelError
+
+__all__ = ["ARCHITECTURES", "build", "load"]
 
 Builder = Callable[[tuple[int, int, int], int], nn.Module]
 
 ARCHITECTURES: Mapping[str, Builder] = MappingProxyType(
     {
         "article_cnn": ArticleCnn,
+        "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
+        "resnet34": partial(ResNet, BasicBlock, (3, 4, 6, 3)),
+        "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
+        "cifar_resnet20": partial(CifarResNet, 20),
+        "cifar_resnet32": partial(CifarResNet, 32),
+        "cifar_resnet56": partial(CifarResNet, 56),
+        "mobilenet_v2": MobileNetV2,
+        "densenet121": DenseNet121,
+        "vgg11_bn": Vgg11Bn,
+        "repvgg_a0": RepVggA0,
+        "preact_resnet18": PreactResNet18,
     }
 )
 
@@ -35,4 +58,30 @@ def build(name: str, *, input_shape: tuple[int, int, int], classes: int) -> nn.M
     """
     if name not in ARCHITECTURES:
         raise ModelError(f"no architecture '{name}'; there are {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name](input_shape, classes)
+    model = ARCHITECTURES[name](input_shape, classes)
+    check_network(model, name, input_shape, classes)
+    return model
+
+
+def load(config: ModelConfig, *, input_shape: tuple[int, int, int], classes: int, seed: int = 0) -> nn.Module:
+    """The network that ``config`` asks for, with its weights if it names some.
+
+    Args:
+        config: An architecture of ours, or anybody's factory; a file of weights.
+        input_shape: C, H, W.
+        classes: K, the number of logits.
+        seed: Of the initial weights.
+
+    Raises:
+        ModelError: It cannot be built, takes no such pictures, gives no K logits, or its weights do not fit.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        if config.model is None:
+            model = build(config.architecture, input_shape=input_shape, classes=classes)
+        else:
+            model = import_factory(config.model)()
+            check_network(model, config.model, input_shape, classes)
+    if config.weights is not None:
+        load_weights(model, config.weights)
+    return model
