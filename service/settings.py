@@ -27,6 +27,17 @@ from service.errors import InvalidConfiguration
 ENV_PREFIX = "FOLDSERVE_"
 
 _MIB = 1024 * 1024
+_REFERENCE_HEAD = (
+    "# Settings",
+    "",
+    "Every setting is an environment variable and a flag: `FOLDSERVE_MAX_BATCH_SIZE=32` or",
+    "`--max-batch-size 32`. A flag wins over a variable. An unknown `FOLDSERVE_*` variable is an error.",
+    "",
+    "Made by `python -m service settings`.",
+    "",
+    "| variable | default | bounds | what it does |",
+    "| --- | --- | --- | --- |",
+)
 
 
 class Settings(BaseSettings):
@@ -121,9 +132,9 @@ class Settings(BaseSettings):
         le=600_000,
         description="Time from the headers to the end of the body; then 408.",
     )
-    keep_alive_timeout_s: float = Field(
+    keep_alive_timeout_s: int = Field(
         default=75,
-        gt=0,
+        ge=1,
         le=3600,
         description="How long an idle connection stays open. Longer than the idle timeout of a proxy in "
         "front, or the proxy will reuse connections that are being closed.",
@@ -266,15 +277,13 @@ def describe_settings() -> Iterator[tuple[str, str, str, str]]:
         yield name, _default_text(name, field), _bounds_text(field), field.description or ""
 
 
-def settings_table() -> str:
-    """The reference of all settings as a Markdown table."""
+def settings_reference() -> str:
+    """``docs/settings.md``: every setting as a row of a table."""
     rows = [
         f"| `{variable_name(name)}` | {default} | {bounds} | {description} |"
         for name, default, bounds, description in describe_settings()
     ]
-    return "\n".join(
-        ["| variable | default | bounds | what it does |", "| --- | --- | --- | --- |", *rows, ""]
-    )
+    return "\n".join([*_REFERENCE_HEAD, *rows, ""])
 
 
 def _default_text(name: str, field: FieldInfo) -> str:

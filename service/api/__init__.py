@@ -1,0 +1,10 @@
+"""Everything between a connection and the batcher: routes, bodies, answers, errors.
+
+::
+
+    exchange       one request and its response: id, limits, Server-Timing
+    payload        body ──▶ encoded images, in three forms        multipart   the form's parts
+    predict        the hot route
+    health · exposition · documentation                           the routes that FastAPI answers
+    problems       the one table from reasons to statuses, and error bodies
+"""

@@ -1,0 +1,246 @@
+"""One HTTP exchange: what came in, what goes out, and what is said about every answer.
+
+::
+
+    scope, receive, send  (ASGI)
+       └▶ Exchange   request id · headers · body within its limits · response with
+                     X-Request-ID, Server-Timing and, where the connection must end, Connection: close
+
+The hot routes work on this directly. Everything else goes through FastAPI, with `Exchange.receive`
+and `Exchange.send` in between.
+
+Source: ASGI 3.0 HTTP specification; Server-Timing (W3C); RFC 9112 section 9.6 (closing in stages).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal, TypeAlias, cast
+
+from starlette.types import Message, Receive, Scope, Send
+
+from service.api.problems import problem_response
+from service.errors import BodyTooLarge, MalformedBody, RequestError, SlowClient
+
+# The ASGI extension by which `service.server` offers to call back when the client leaves: cheaper than
+# a task for each request that waits for ``http.disconnect``. Its ``watch`` takes the function to call.
+DISCONNECT_EXTENSION: Final = "foldserve.disconnect"
+
+Header: TypeAlias = tuple[bytes, bytes]
+OnLeave: TypeAlias = Callable[[], object]
+
+# What other systems use as ids, and nothing that could forge a log line or a header.
+_WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_CLOSE: Final = (b"connection", b"close")
+# After an early refusal the rest of the body is read and thrown away for so long: closing at once
+# would reset the connection, and the client would never see why.
+_LINGER_S = 2.0
+
+_id_prefix = os.urandom(6).hex()
+_id_numbers = itertools.count(1)
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before it was answered. Nobody is left to be told."""
+
+    def __init__(self, stage: Literal["receive", "decode", "queue"]) -> None:
+        super().__init__(f"the client left during {stage}")
+        self.stage = stage
+
+
+def make_request_id() -> str:
+    """An id that is unique among all processes: a random prefix and a number."""
+    return f"{_id_prefix}-{next(_id_numbers):08x}"
+
+
+class Exchange:
+    """One request and its response.
+
+    Attributes:
+        headers: By lower-case name; the last of several equal ones.
+        request_id: Echoed or made.
+        started: `time.perf_counter` at the start.
+        route: The route template, for metrics and logs.
+        status: Of the response; 0 until it begins.
+        timings: Name and seconds of each stage, for Server-Timing.
+        must_close: Whether the connection ends with this response.
+    """
+
+    __slots__ = (
+        "_is_body_read",
+        "_receive",
+        "_send",
+        "_watcher",
+        "headers",
+        "must_close",
+        "request_id",
+        "route",
+        "scope",
+        "started",
+        "status",
+        "timings",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.started = time.perf_counter()
+        self.scope = scope
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.route = "unmatched"
+        self.status = 0
+        self.timings: list[tuple[str, float]] = []
+        self.must_close = False
+        self._receive = receive
+        self._send = send
+        self._is_body_read = not self._announces_body()
+        self._watcher: asyncio.Task[None] | None = None
+        given = self.headers.get(b"x-request-id")
+        if given is not None and _WELL_FORMED_ID.fullmatch(given):
+            self.request_id = given.decode("ascii")
+        else:
+            self.request_id = make_request_id()
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.request_id} {self.scope['method']} {self.route} {self.status or 'open'}>"
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return cast("str", self.scope["method"])
+
+    @property
+    def has_responded(self) -> bool:
+        """Whether a response has begun, so that no other can."""
+        return self.status != 0
+
+    def _announces_body(self) -> bool:
+        length = self.headers.get(b"content-length")
+        return b"transfer-encoding" in self.headers or (length is not None and length != b"0")
+
+    # The request.
+
+    async def receive(self) -> Message:
+        """The next ASGI message; for FastAPI."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._is_body_read = True
+        return message
+
+    async def read_body(self, limit: int, timeout_s: float) -> bytes:
+        """The whole body.
+
+        Args:
+            limit: Bytes.
+            timeout_s: From now on.
+
+        Raises:
+            BodyTooLarge: Announced or found to be larger than the limit; the rest is not read.
+            SlowClient: Not complete in time.
+            MalformedBody: A Content-Length that is no number.
+            ClientLeft: The connection ended before the body did.
+        """
+        self._check_announced(limit)
+        try:
+            async with asyncio.timeout(timeout_s):
+                chunk = await self._chunk()
+                if self._is_body_read and len(chunk) <= limit:
+                    return chunk
+                return await self._rest_of_body(chunk, limit)
+        except TimeoutError as exc:
+            raise SlowClient(f"the body was not complete after {timeout_s:g} s") from exc
+
+    def _check_announced(self, limit: int) -> None:
+        announced = self.headers.get(b"content-length")
+        if announced is None:
+            return
+        if not announced.isdigit():
+            raise MalformedBody("Content-Length is not a number")
+        if int(announced) > limit:
+            raise BodyTooLarge(f"a body of {int(announced)} bytes exceeds the limit of {limit}")
+
+    async def _rest_of_body(self, first: bytes, limit: int) -> bytes:
+        chunks, size = [first], len(first)
+        while not self._is_body_read and size <= limit:
+            chunk = await self._chunk()
+            chunks.append(chunk)
+            size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(f"the body exceeds the limit of {limit} bytes")
+        return b"".join(chunks)
+
+    async def _chunk(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._is_body_read = True
+            raise ClientLeft("receive")
+        self._is_body_read = not message.get("more_body", False)
+        return cast("bytes", message.get("body", b""))
+
+    def watch(self, on_leave: OnLeave) -> None:
+        """Have ``on_leave`` called once if the client leaves from here on. After the body was read."""
+        extension = self.scope.get("extensions", {}).get(DISCONNECT_EXTENSION)
+        if extension is not None:
+            extension["watch"](on_leave)
+        else:
+            self._watcher = asyncio.create_task(self._wait_for_leave(on_leave))
+
+    async def _wait_for_leave(self, on_leave: OnLeave) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+        on_leave()
+
+    # The response.
+
+    async def respond(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Send a whole response."""
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, error: RequestError) -> None:
+        """Send an error as problem+json, with ``Retry-After`` where waiting helps."""
+        await self.respond(*problem_response(error, self.request_id))
+
+    async def send(self, message: Message) -> None:
+        """Send an ASGI message; the start of a response gets the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            await self._send({**message, "headers": [*message.get("headers", ()), *self._own_headers()]})
+        elif self._is_body_read or message.get("more_body", False):
+            await self._send(message)
+        else:
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            await self._send({"type": "http.response.body", "body": b""})
+
+    def _own_headers(self) -> list[Header]:
+        headers = [(b"x-request-id", self.request_id.encode()), (b"server-timing", self._server_timing())]
+        if self.must_close or not self._is_body_read:
+            headers.append(_CLOSE)
+        return headers
+
+    def _server_timing(self) -> bytes:
+        total = time.perf_counter() - self.started
+        stages = [*self.timings, ("total", total)]
+        return ", ".join([f"{name};dur={seconds * 1e3:.3f}" for name, seconds in stages]).encode()
+
+    async def _linger(self) -> None:
+        """Read and throw away what the client still sends, for a while."""
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while not self._is_body_read:
+                    await self.receive()
+        except TimeoutError:
+            return
+
+    def close(self) -> None:
+        """Stop watching for the client."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+
+Endpoint: TypeAlias = Callable[[Exchange], Awaitable[None]]
