@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtest import objective, pictures, target
+from loadtest import bodies, objective, openloop, pictures, report, schedule, target
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
@@ -24,7 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check(options)
         with target.running(options.host, options.start):
-            return _closed_loop(options)
+            folder = options.reports / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            folder.mkdir(parents=True)
+            code = _closed_loop(options, folder) if options.shape == "closed" else _open_loop(options, folder)
+            print(f"reports in {folder}")
+            return code
     except (objective.InvalidObjective, pictures.NoPictures, target.TargetUnavailable) as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
@@ -34,7 +38,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m loadtest", description=__doc__)
     parser.add_argument("--host", default="http://127.0.0.1:8000", help="address of the service")
     parser.add_argument("--start", default="", help="command that starts the service where none answers")
-    parser.add_argument("--users", type=int, default=8, help="simultaneous users")
+    parser.add_argument(
+        "--shape",
+        choices=("closed", *schedule.SHAPES),
+        default="closed",
+        help="closed: users who wait for their answers (locust); the others: arrivals at a fixed schedule",
+    )
+    parser.add_argument("--users", type=int, default=8, help="simultaneous users of a closed loop")
+    parser.add_argument("--rate", type=float, default=200.0, help="arrivals a second of an open loop")
     parser.add_argument("--duration", type=int, default=10, help="seconds")
     parser.add_argument("--model", default="", help="model to ask for")
     parser.add_argument("--pictures", type=Path, help="folder of pictures; default: scikit-learn's digits")
@@ -50,9 +61,7 @@ def _check(options: argparse.Namespace) -> None:
         pictures.load(options.pictures)
 
 
-def _closed_loop(options: argparse.Namespace) -> int:
-    folder: Path = options.reports / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder.mkdir(parents=True)
+def _closed_loop(options: argparse.Namespace, folder: Path) -> int:
     # A process of its own: locust patches sockets and threads for gevent when it is imported.
     command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE)]
     command += ["--headless", "--skip-log-setup", "--host", options.host]
@@ -62,9 +71,27 @@ def _closed_loop(options: argparse.Namespace) -> int:
     command += ["--model", options.model, "--objective", options.objective, "--folder", str(folder)]
     if options.pictures:
         command += ["--pictures", str(options.pictures)]
-    code = subprocess.run(command, check=False).returncode  # noqa: S603  # our own locustfile
-    print(f"reports in {folder}")
-    return code
+    return subprocess.run(command, check=False).returncode  # noqa: S603  # our own locustfile
+
+
+def _open_loop(options: argparse.Namespace, folder: Path) -> int:
+    phases = schedule.phases(options.shape, options.rate, options.duration)
+    recording = openloop.run(
+        options.host,
+        schedule.arrivals(phases, seed=0),
+        bodies.mixed(pictures.load(options.pictures), bodies.DISTINCT, seed=0),
+        model=options.model,
+    )
+    result = report.conclude(
+        f"open loop, {options.shape}, {options.rate:g} arrivals/s, {options.duration} s, {options.host}",
+        recording,
+        objective.parse(options.objective),
+        phases,
+        in_steps=options.shape == "knee",
+    )
+    print(report.as_text(result))
+    report.write(result, folder)
+    return result.exit_code
 
 
 if __name__ == "__main__":

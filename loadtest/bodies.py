@@ -24,6 +24,7 @@ Form = Literal["raw", "multipart", "json"]
 PICTURES_A_REQUEST: dict[Form, int] = {"raw": 1, "multipart": 2, "json": 4}
 # How often each form comes up among ten requests: most clients send one picture.
 MIX: dict[Form, int] = {"raw": 6, "multipart": 2, "json": 2}
+DISTINCT = 512  # bodies a run; enough that no cache can answer for the service
 
 _BOUNDARY = "foldserve-loadtest-5d1c0b7e"
 

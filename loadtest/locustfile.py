@@ -15,12 +15,10 @@ from urllib.parse import quote
 from locust import FastHttpUser, constant, events, task
 
 from loadtest import answers, bodies, objective, pictures, report
-from loadtest.measurement import Sample, parse_server_timing
-
-BODIES = 512  # different ones a run; enough that no cache can answer for the service
+from loadtest.measurement import Recording, Sample, parse_server_timing
 
 
-class Recording:
+class Recorder:
     """The samples of this process, in memory until the run ends."""
 
     def __init__(self) -> None:
@@ -46,8 +44,8 @@ class Recording:
         )
 
 
-recording = Recording()
-events.request.add_listener(recording.add)
+recorder = Recorder()
+events.request.add_listener(recorder.add)
 
 
 class PredictUser(FastHttpUser):
@@ -63,7 +61,7 @@ class PredictUser(FastHttpUser):
     @task
     def predict(self) -> None:
         """Sends one body and judges the answer."""
-        body = random.choice(recording.bodies)
+        body = random.choice(recorder.bodies)
         context: dict[str, Any] = {"body": body}
         with self.client.post(
             self.path,
@@ -96,23 +94,25 @@ def add_options(parser: Any) -> None:
 @events.init.add_listener
 def prepare(environment: Any, **_: object) -> None:
     """Makes the bodies before the clock starts."""
-    recording.bodies = bodies.mixed(pictures.load(environment.parsed_options.pictures), BODIES, seed=0)
+    recorder.bodies = bodies.mixed(
+        pictures.load(environment.parsed_options.pictures), bodies.DISTINCT, seed=0
+    )
 
 
 @events.test_start.add_listener
 def start_clock(**_: object) -> None:
     """The moment from which samples count their seconds."""
-    recording.started_s = time.time()
+    recorder.started_s = time.time()
 
 
 @events.quitting.add_listener
 def conclude(environment: Any, **_: object) -> None:
     """Prints the table and lets the objective decide the exit status."""
     options = environment.parsed_options
+    samples = tuple(recorder.samples)
     result = report.conclude(
         f"closed loop, {options.num_users} users, {options.run_time} s, {environment.host}",
-        recording.samples,
-        max(sample.at_s + sample.latency_s for sample in recording.samples) if recording.samples else 1.0,
+        Recording(samples, max((sample.at_s + sample.latency_s for sample in samples), default=1.0)),
         objective.parse(options.objective),
     )
     print(report.as_text(result))

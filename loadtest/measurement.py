@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from loadtest.answers import OK
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+MAX_LAG_MS = 10.0  # a generator that lags more measures itself
 _STAGE = re.compile(r"(?P<name>[a-z_]+);dur=(?P<ms>[0-9.]+)")
 
 
@@ -93,6 +94,39 @@ def summarise(samples: Sequence[Sample], duration_s: float) -> Summary:
         accuracy=sum(sample.right for sample in answered) / known if known else None,
         stages_ms=_medians(sample.stages_ms for sample in answered),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How well an open-loop generator kept its own schedule.
+
+    Attributes:
+        lag_p99_ms: How late due arrivals were picked up.
+        waited: Arrivals that found all connections taken.
+    """
+
+    lag_p99_ms: float
+    waited: int
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the latencies are the service's and not the generator's."""
+        return self.lag_p99_ms <= MAX_LAG_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a run saw.
+
+    Attributes:
+        samples: In the order of their answers.
+        duration_s: From the first moment of sending to the last answer.
+        health: Of an open-loop generator; None for a closed loop, which has no schedule to keep.
+    """
+
+    samples: tuple[Sample, ...]
+    duration_s: float
+    health: Health | None = None
 
 
 def percentile(ordered: Sequence[float], p: float) -> float:

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from loadtest.measurement import Sample, Summary, summarise
+from loadtest.measurement import MAX_LAG_MS, Health, Recording, Sample, Summary, summarise
 from loadtest.objective import Judgement, Objective, judge
+from loadtest.schedule import Phase, starts
 
+Key = TypeVar("Key", bound=Hashable)
 _SHOWN = (50.0, 95.0, 99.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One phase of an open-loop run."""
+
+    phase: Phase
+    summary: Summary
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def is_held(self) -> bool:
+        """Whether something was answered and every objective was held."""
+        return _is_held(self.summary, self.judgements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,39 +39,70 @@ class Result:
 
     Attributes:
         title: The run in words: shape, load, address.
-        duration_s: From the first to the last moment of sending.
         total: All requests.
         by_form: The same by form of the body.
-        judgements: One a stated objective.
+        steps: The same by phase of the schedule; empty for a closed loop.
+        judgements: One a stated objective. A run in steps is judged by its first one, because the last
+            ones are there to be missed.
+        health: Of an open-loop generator; None for a closed loop.
     """
 
     title: str
-    duration_s: float
     total: Summary
-    by_form: dict[str, Summary]
+    by_form: Mapping[str, Summary]
+    steps: tuple[Step, ...]
     judgements: tuple[Judgement, ...]
+    health: Health | None
 
     @property
     def is_held(self) -> bool:
         """Whether something was answered and every objective was held."""
-        return self.total.images > 0 and all(judgement.holds for judgement in self.judgements)
+        return _is_held(self.total, self.judgements)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it is the service that was measured, and not the generator."""
+        return self.health is None or self.health.is_valid
 
     @property
     def exit_code(self) -> int:
-        """0 when held, else 1."""
+        """0 when held, 1 when missed, 2 when the run says nothing about the service."""
+        if not self.is_valid:
+            return 2
         return 0 if self.is_held else 1
+
+    @property
+    def knee_per_s(self) -> float:
+        """The highest arrival rate up to which every step held; 0 when the first one missed."""
+        held = takewhile(lambda step: step.is_held, self.steps)
+        return max((step.phase.rate_per_s for step in held), default=0.0)
 
 
 def conclude(
-    title: str, samples: Sequence[Sample], duration_s: float, objectives: Sequence[Objective]
+    title: str,
+    recording: Recording,
+    objectives: Sequence[Objective],
+    phases: Sequence[Phase] = (),
+    *,
+    in_steps: bool = False,
 ) -> Result:
-    """The result of a run's samples against its objectives."""
-    total = summarise(samples, duration_s)
-    ordered = sorted(samples, key=attrgetter("form"))
-    by_form = {
-        form: summarise(tuple(group), duration_s) for form, group in groupby(ordered, attrgetter("form"))
-    }
-    return Result(title, duration_s, total, by_form, judge(objectives, total))
+    """The result of a run against its objectives.
+
+    Args:
+        phases: The schedule of an open-loop run.
+        in_steps: The phases look for the knee: the first one is judged, and not the whole.
+    """
+    total = summarise(recording.samples, recording.duration_s)
+    by_form = _groups([(sample.form, sample) for sample in recording.samples])
+    steps = _steps(recording, objectives, phases)
+    return Result(
+        title,
+        total,
+        {form: summarise(group, recording.duration_s) for form, group in sorted(by_form.items())},
+        steps,
+        steps[0].judgements if in_steps else judge(objectives, total),
+        recording.health,
+    )
 
 
 def as_text(result: Result) -> str:
@@ -63,7 +110,9 @@ def as_text(result: Result) -> str:
     rows = [("", "requests", "images", *(f"p{p:g} ms" for p in _SHOWN), "max ms", "errors")]
     rows += [_row(form, summary) for form, summary in result.by_form.items()]
     rows.append(_row("all", result.total))
-    return "\n".join((result.title, "", *_aligned(rows), "", *_figures(result.total), "", *_verdict(result)))
+    if len(result.steps) > 1:
+        rows += [_row(f"{step.phase.rate_per_s:,.0f}/s", step.summary) for step in result.steps]
+    return "\n".join((result.title, "", *_aligned(rows), "", *_figures(result), "", *_verdict(result)))
 
 
 def write(result: Result, folder: Path) -> Path:
@@ -77,14 +126,50 @@ def as_document(result: Result) -> dict[str, Any]:
     """The result as JSON values: figures that are not a number become null."""
     return {
         "title": result.title,
-        "duration_s": result.duration_s,
         "held": result.is_held,
-        "objectives": [
-            {"objective": j.objective.text, "measured": _number(j.measured), "held": j.holds}
-            for j in result.judgements
-        ],
+        "valid": result.is_valid,
+        "objectives": [_judgement_document(judgement) for judgement in result.judgements],
         "all": _summary_document(result.total),
         "by_form": {form: _summary_document(summary) for form, summary in result.by_form.items()},
+        "steps": [
+            {"rate_per_s": step.phase.rate_per_s, "held": step.is_held} | _summary_document(step.summary)
+            for step in result.steps
+        ],
+        "generator": result.health
+        and {"lag_p99_ms": result.health.lag_p99_ms, "waited": result.health.waited},
+    }
+
+
+def _is_held(summary: Summary, judgements: Iterable[Judgement]) -> bool:
+    return summary.images > 0 and all(judgement.holds for judgement in judgements)
+
+
+def _groups(pairs: Iterable[tuple[Key, Sample]]) -> dict[Key, list[Sample]]:
+    groups: dict[Key, list[Sample]] = {}
+    for key, sample in pairs:
+        groups.setdefault(key, []).append(sample)
+    return groups
+
+
+def _steps(
+    recording: Recording, objectives: Sequence[Objective], phases: Sequence[Phase]
+) -> tuple[Step, ...]:
+    begins = starts(phases)
+    groups = _groups([(bisect_right(begins, sample.at_s) - 1, sample) for sample in recording.samples])
+    summaries = [
+        summarise(groups.get(position, []), phase.duration_s) for position, phase in enumerate(phases)
+    ]
+    return tuple(
+        Step(phase, summary, judge(objectives, summary))
+        for phase, summary in zip(phases, summaries, strict=True)
+    )
+
+
+def _judgement_document(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "objective": judgement.objective.text,
+        "measured": _number(judgement.measured),
+        "held": judgement.holds,
     }
 
 
@@ -92,6 +177,7 @@ def _summary_document(summary: Summary) -> dict[str, Any]:
     return {
         "requests": summary.requests,
         "images": summary.images,
+        "duration_s": summary.duration_s,
         "requests_per_s": summary.requests_per_s,
         "images_per_s": summary.images_per_s,
         "latency_ms": {f"p{p:g}": _number(ms) for p, ms in summary.percentiles.items()}
@@ -125,25 +211,38 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
         yield "  ".join((first.ljust(widths[0]), *cells))
 
 
-def _figures(summary: Summary) -> Iterable[str]:
-    yield f"throughput  {summary.requests_per_s:,.0f} requests/s, {summary.images_per_s:,.0f} images/s"
-    if summary.accuracy is not None:
-        yield f"right       {summary.accuracy:.2%} of the pictures whose label is known"
-    if summary.stages_ms:
-        stages = ", ".join(f"{name} {ms:.2f}" for name, ms in summary.stages_ms.items())
+def _figures(result: Result) -> Iterable[str]:
+    total = result.total
+    yield f"throughput  {total.requests_per_s:,.0f} requests/s, {total.images_per_s:,.0f} images/s"
+    if total.accuracy is not None:
+        yield f"right       {total.accuracy:.2%} of the pictures whose label is known"
+    if total.stages_ms:
+        stages = ", ".join(f"{name} {ms:.2f}" for name, ms in total.stages_ms.items())
         yield f"stages      {stages} (median ms, from Server-Timing)"
-    failures = ", ".join(f"{kind} {count:,}" for kind, count in summary.by_kind.items() if kind != "ok")
+    failures = ", ".join(f"{kind} {count:,}" for kind, count in total.by_kind.items() if kind != "ok")
     if failures:
         yield f"failures    {failures}"
+    if result.health:
+        lag = f"{result.health.lag_p99_ms:.2f} ms late at p99"
+        yield f"generator   {lag}, {result.health.waited:,} arrivals waited for a connection"
 
 
 def _verdict(result: Result) -> Iterable[str]:
     for judgement in result.judgements:
         measured = f"measured {_measured(judgement)}"
-        yield f"{judgement.objective.text:<18}  {measured:<24}  {'held' if judgement.holds else 'MISSED'}"
+        yield f"{judgement.objective.text:<18}  {measured:<24}  {_word(judgement.holds)}"
     if not result.total.images:
         yield "nothing was answered"
-    yield f"verdict: {'held' if result.is_held else 'MISSED'}"
+    if len(result.steps) > 1:
+        yield f"held up to {result.knee_per_s:,.0f} arrivals/s"
+    if not result.is_valid:
+        yield f"verdict: INVALID, the generator itself was more than {MAX_LAG_MS:g} ms late"
+    else:
+        yield f"verdict: {_word(result.is_held)}"
+
+
+def _word(held: bool) -> str:
+    return "held" if held else "MISSED"
 
 
 def _measured(judgement: Judgement) -> str:

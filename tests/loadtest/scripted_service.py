@@ -11,6 +11,7 @@ from typing import Any
 
 Answer = tuple[int, dict[str, Any]]
 Script = Callable[[str, bytes], Answer]  # (content type, body) → (status, document)
+HANG_UP: Answer = (0, {})  # ends the connection instead of answering
 
 
 def prediction(label: str = "7") -> dict[str, Any]:
@@ -74,6 +75,9 @@ def _handler(script: Script) -> type[BaseHTTPRequestHandler]:
             self._send(*script(self.headers["Content-Type"], body))
 
         def _send(self, status: int, document: dict[str, Any]) -> None:
+            if status == 0:
+                self.close_connection = True
+                return
             content = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))

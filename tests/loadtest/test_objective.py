@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.measurement import Sample
+from loadtest.measurement import Recording, Sample
 from loadtest.objective import InvalidObjective, Objective, parse
 from loadtest.report import as_document, as_text, conclude
 
@@ -77,7 +77,7 @@ def test_not_a_number_never_holds() -> None:
     ],
 )
 def test_the_verdict_is_that_of_all_objectives(stated: str, held: bool) -> None:
-    result = conclude("run", _samples(), 2.0, parse(stated))
+    result = conclude("run", Recording(tuple(_samples()), 2.0), parse(stated))
     assert result.is_held is held
     assert result.exit_code == (0 if held else 1)
     assert as_text(result).endswith(f"verdict: {'held' if held else 'MISSED'}")
@@ -85,7 +85,7 @@ def test_the_verdict_is_that_of_all_objectives(stated: str, held: bool) -> None:
 
 @pytest.mark.parametrize("samples", [[], _samples(kind="overloaded")])
 def test_a_run_without_answers_holds_nothing(samples: list[Sample]) -> None:
-    result = conclude("run", samples, 1.0, parse(""))
+    result = conclude("run", Recording(tuple(samples), 1.0), parse(""))
     assert not result.is_held
     assert as_document(result)["all"]["latency_ms"]["p99"] is None
     assert "nothing was answered" in as_text(result)
