@@ -198,6 +198,11 @@ class Batcher:
         return self._queue.state is not State.FAILED
 
     @property
+    def is_idle(self) -> bool:
+        """Whether the engine sleeps until somebody comes."""
+        return self._wake_at != _BUSY
+
+    @property
     def depth(self) -> int:
         """Instances waiting for a batch."""
         return len(self._queue)
@@ -305,8 +310,10 @@ class Batcher:
         Called by itself while there is work.
         """
         now = self._clock()
-        if self.is_alive and (self._queue.is_stuck(now, self._timeout_s) or not self._thread.is_alive()):
+        if self._queue.is_stuck(now, self._timeout_s):
             self._fail(f"no result after {self._timeout_s:g} s")
+        elif not (self._is_stopped or self._thread.is_alive()):
+            self._fail("its thread is gone")
         with self._lock:
             expired = self._queue.expire(now)
         self._drop_expired(expired)
@@ -388,6 +395,8 @@ class Batcher:
 
     def _fail(self, cause: str) -> None:
         """The engine is lost: everyone waiting fails, nothing is admitted any more."""
+        if not self.is_alive:
+            return
         logger.critical("%s: the engine is lost: %s", self.name, cause)
         self._queue.state = State.FAILED
         self._stop()
