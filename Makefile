@@ -30,6 +30,15 @@ help: ## List the targets
 .PHONY: setup
 setup: $(EVERYTHING) ## Virtual environment with everything: serving, exporting, load tests, checks
 
+.PHONY: serve
+serve: $(RUNTIME) ## Serve on port 8000, with the default model made first if none is there
+	@compgen -G '$(REPOSITORY)/*/*/model*.onnx' >/dev/null || $(MAKE) --no-print-directory model
+	@exec $(BIN)/python -m service $(ARGS)
+
+.PHONY: model
+model: $(RUNTIME) ## Train, fold, prove and publish a model (ARGS="--dataset mnist --name mnist" for another)
+	$(BIN)/python -m model_export run --repository '$(REPOSITORY)' $(ARGS)
+
 .PHONY: check
 check: $(EVERYTHING) ## Lint, format, import contracts and types
 	$(BIN)/ruff check .
@@ -40,6 +49,27 @@ check: $(EVERYTHING) ## Lint, format, import contracts and types
 .PHONY: test
 test: $(EVERYTHING) ## All tests (ARGS="-k batcher" for some of them)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Users, seconds and the objective of a load test; MODEL and IMAGES (a folder) choose what is asked.
+HOST ?= http://127.0.0.1:8000
+USERS ?= 8
+DURATION ?= 10
+OBJECTIVE ?= p99<100ms, errors<0.1%
+
+.PHONY: loadtest
+loadtest: $(EVERYTHING) ## Drive the service and judge it: USERS=8 DURATION=10 OBJECTIVE="p99<100ms, errors<0.1%"
+	@$(BIN)/python -m loadtest --host '$(HOST)' --start '$(MAKE) --no-print-directory serve' --users $(USERS) \
+		--duration $(DURATION) --objective '$(OBJECTIVE)' --model '$(MODEL)' $(if $(IMAGES),--pictures '$(IMAGES)') $(ARGS)
+
+# Any of the three builds the same image; buildah and podman need --format docker for the health check.
+BUILDER ?= $(shell for builder in docker podman buildah; do command -v "$$builder" >/dev/null && { echo "$$builder"; break; }; done)
+IMAGE ?= foldserve
+TARGET ?= cpu
+
+.PHONY: image
+image: ## Build the container image foldserve:cpu (TARGET=gpu; ARGS="--build-arg BASE=… --build-arg MODELS=models")
+	@test -n "$(BUILDER)" || { echo "Install docker, podman or buildah to build an image." >&2; exit 1; }
+	$(BUILDER) build $(if $(filter docker,$(BUILDER)),,--format docker) --target $(TARGET) -t $(IMAGE):$(TARGET) $(ARGS) .
 
 # The `gpu` extra stays out: torch's CUDA build and ONNX Runtime each name the CUDA libraries they need.
 # torch without its local suffix holds for the CPU and the CUDA build; the plain onnxruntime is for machines
@@ -61,7 +91,7 @@ install = \
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Foldserve needs Python 3.11 or newer. Install one, or name it: make $@ PYTHON=/path/to/python" >&2; exit 1; }; \
 	test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV); \
-	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'; \
+	$(BIN)/pip install -qq $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'; \
 	touch $@
 
 $(RUNTIME): pyproject.toml constraints.txt
