@@ -6,7 +6,7 @@
 
 a and b are the weighted least-squares line through the batches seen, each batch weighing
 ``forgetting`` times as much as the one after it. Both are kept ≥ 0. As long as all batches were of
-one size, the line is not determined: then the last known share of a is kept, at first 0, which
+one size, the line is not determined: then the last known share of b is kept, at first all, which
 overestimates larger batches (admission errs on the side of refusing) until one has been seen.
 """
 
@@ -62,8 +62,8 @@ class CostModel:
         if variance > _FLAT:
             slope = (self._nt / self._weight - mean_n * mean_t) / variance
         else:
-            before = self.predict_s(1) and self.overhead_s + self.per_instance_s * mean_n
-            share = self.per_instance_s * mean_n / before if before else 1.0
+            growing_s = self.per_instance_s * mean_n
+            share = growing_s / (self.overhead_s + growing_s) if growing_s else 1.0
             slope = share * mean_t / mean_n
         self.per_instance_s = min(max(slope, 0.0), mean_t / mean_n)
         self.overhead_s = mean_t - self.per_instance_s * mean_n
