@@ -13,10 +13,10 @@ FROM base AS build
 ARG PIP_ARGS=""
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY service/__init__.py service/
 # The dependencies are a layer of their own, which a change of the code leaves alone.
 # hadolint ignore=SC2086
 RUN python3 -m venv /opt/foldserve \
-    && mkdir service && touch service/__init__.py \
     && /opt/foldserve/bin/pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt .
 COPY service service
 # hadolint ignore=SC2086

@@ -32,7 +32,7 @@ setup: $(EVERYTHING) ## Virtual environment with everything: serving, exporting,
 
 .PHONY: serve
 serve: $(RUNTIME) ## Serve on port 8000, with the default model made first if none is there
-	@compgen -G '$(REPOSITORY)/*/*/model*.onnx' >/dev/null || $(MAKE) --no-print-directory model
+	@compgen -G '$(REPOSITORY)/*/*/model*.onnx' >/dev/null || $(MAKE) --no-print-directory model ARGS=
 	@exec $(BIN)/python -m service $(ARGS)
 
 .PHONY: model

@@ -6,6 +6,7 @@ wrong flag is refused before any work is done.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -67,7 +68,27 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How to train. The defaults are the article's: Adam, cross-entropy, 10 epochs."""
+    """How to train. The defaults are the article's: Adam, cross-entropy, 10 epochs.
+
+    Attributes:
+        epochs: Passes over the training split.
+        batch_size: Instances a step.
+        learning_rate: The highest one.
+        weight_decay: Of every parameter; part of the gradient, as in Adam's and SGD's own papers.
+        seed: Of the initial weights, the order of the instances and the augmentation.
+        normalization: The article's BatchNorm settings, or planned ones.
+        optimizer: ``sgd`` has Nesterov momentum 0.9.
+        schedule: ``cosine`` falls to zero by the last step; ``constant`` does not fall.
+        warmup_epochs: The learning rate rises from zero over so many epochs; may be a fraction.
+        augmentation: ``shift`` moves each picture by up to an eighth of its size, ``shift_flip`` also
+            mirrors half of them.
+        patience: Stop after so many epochs without a lower validation loss, and keep the weights of the
+            best; None: train to the end and keep the last.
+        label_smoothing: Share of the target that is spread over all labels.
+        class_weights: ``balanced`` weighs the classes as if there were equally many instances of each.
+        device: ``auto`` takes CUDA where it works.
+        mixed_precision: Half precision where it is safe; CUDA only.
+    """
 
     epochs: int = 10
     batch_size: int = 64
@@ -75,11 +96,33 @@ class TrainConfig:
     weight_decay: float = 0.0
     seed: int = 0
     normalization: Normalization = "article"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: float = 0.0
+    augmentation: Literal["none", "shift", "shift_flip"] = "none"
+    patience: int | None = None
+    label_smoothing: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InvalidConfig(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidConfig(f"{_flag(name)} {value}: must be at least 1")
+        for name in ("weight_decay", "warmup_epochs"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InvalidConfig(f"{_flag(name)} {value}: must be zero or more")
+        if not 0 < self.learning_rate < math.inf:
+            raise InvalidConfig(f"--learning-rate {self.learning_rate}: must be more than zero")
+        if not 0 <= self.label_smoothing < 1:
+            raise InvalidConfig(f"--label-smoothing {self.label_smoothing}: must be in [0, 1)")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
     ├── InvalidConfig           a flag or a combination of flags that cannot be
     ├── DataError               a data set that cannot be used; names the file and the remedy
     ├── ModelError              a network that cannot be built, loaded or exported
+    ├── TrainingDiverged        the loss is no number any more
     ├── FoldRefused             a BatchNorm that is no constant affine map; names it
     ├── VerificationFailed      a proof that did not hold; nothing was published
     └── PublishFailed           the model repository could not take the version
@@ -28,6 +29,10 @@ class DataError(ExportError):
 
 class ModelError(ExportError):
     """A network that cannot be built, loaded or exported."""
+
+
+class TrainingDiverged(ExportError):
+    """The loss became infinite or no number. The message names the epoch and the remedy."""
 
 
 class FoldRefused(ExportError):

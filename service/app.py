@@ -109,7 +109,7 @@ class Application:
         # Decoding releases the GIL; more threads than CPUs would only take turns with the engine's.
         self._pool = ThreadPoolExecutor(available_cpus(), thread_name_prefix="decode")
         self._predict: Endpoint = PredictEndpoint(
-            self.repository.resolve, predict_limits(settings), self._pool
+            self.repository.resolve, predict_limits(settings), self._pool, self.metrics
         )
         self._throttle = Throttle()
         self.framework = self._make_framework()
@@ -263,6 +263,7 @@ class Application:
             version=__version__,
             summary="Image classification by a folded network.",
             redoc_url=None,
+            redirect_slashes=False,
             lifespan=self._lifespan,
         )
         framework.router.routes.append(Route(PREDICT_PATH, _Mounted(self._predict), methods=["POST"]))

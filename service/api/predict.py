@@ -35,6 +35,7 @@ from service.artifact import InputContract, Task
 from service.batcher import Permit, Row
 from service.errors import InvalidParameter, RequestError, UnsupportedMediaType
 from service.images import DecodeLimits, decode, probe
+from service.metrics import Metrics
 from service.repository import ServedModel
 
 _JSON: Final = ((b"content-type", b"application/json"),)
@@ -80,11 +81,13 @@ class PredictEndpoint:
         resolve: The served model of a name and version, or of neither.
         limits: What a request may ask for.
         pool: Where big images are decoded.
+        metrics: Where the errors of single images are counted.
     """
 
-    def __init__(self, resolve: Resolve, limits: PredictLimits, pool: Executor) -> None:
+    def __init__(self, resolve: Resolve, limits: PredictLimits, pool: Executor, metrics: Metrics) -> None:
         self._resolve = resolve
         self._limits = limits
+        self._metrics = metrics
         self._pool = pool
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -126,7 +129,7 @@ class PredictEndpoint:
             "version": model.version,
             "request_id": exchange.request_id,
             "predictions": [
-                prediction(outcome, model, top_k) if isinstance(outcome, Row) else instance_problem(outcome)
+                prediction(outcome, model, top_k) if isinstance(outcome, Row) else self._refused(outcome)
                 for outcome in outcomes
             ],
         }
@@ -137,6 +140,10 @@ class PredictEndpoint:
         )
         model.metrics.observe_stage("serialize", time.perf_counter() - started)
         await exchange.respond(200, _JSON, body)
+
+    def _refused(self, error: RequestError) -> dict[str, dict[str, str]]:
+        self._metrics.request_rejected(error.reason)
+        return instance_problem(error)
 
     async def _outcomes(
         self, exchange: Exchange, model: ServedModel, permit: Permit, images: Sequence[Encoded | RequestError]

@@ -63,7 +63,8 @@ class CostModel:
             slope = (self._nt / self._weight - mean_n * mean_t) / variance
         else:
             growing_s = self.per_instance_s * mean_n
-            share = growing_s / (self.overhead_s + growing_s) if growing_s else 1.0
+            known_s = self.overhead_s + growing_s
+            share = growing_s / known_s if known_s else 1.0
             slope = share * mean_t / mean_n
         self.per_instance_s = min(max(slope, 0.0), mean_t / mean_n)
         self.overhead_s = mean_t - self.per_instance_s * mean_n

@@ -9,7 +9,7 @@ from PIL import Image
 from service.artifact import ColourOrder, InputContract
 from service.images import jpeg, plugins, png
 from service.images.colours import flatten
-from service.images.geometry import fit, reduction
+from service.images.geometry import Area, area_of, fit, reduction
 from service.images.headers import DEFAULT_LIMITS, DecodeLimits, ImageInfo, probe
 from service.images.orientation import is_sideways, upright
 
@@ -35,16 +35,17 @@ def decode(
         return _decode_jpeg(data, info, contract)
     image, orientation = png.read(data) if info.format == "png" else plugins.read(info.format, data)
     image = upright(flatten(image, contract), orientation)
-    return fit(image, image.size, contract)
+    return fit(image, Area(*image.size), contract)
 
 
 def _decode_jpeg(data: bytes, info: ImageInfo, contract: InputContract) -> NDArray[np.uint8]:
     orientation = jpeg.orientation(data)
     width, height = (info.height, info.width) if is_sideways(orientation) else (info.width, info.height)
-    pixels = jpeg.read(data, contract.channels == 1, reduction(width, height, contract))
+    factor = reduction(width, height, contract)
+    pixels = jpeg.read(data, contract.channels == 1, factor)
     as_wanted = (contract.height, contract.width, contract.channels)
-    if pixels.shape == as_wanted and orientation == 1 and contract.resize_to is None:
+    if pixels.shape == as_wanted and orientation == factor == 1 and contract.resize_to is None:
         is_bgr = contract.colour_order is ColourOrder.BGR
         return np.ascontiguousarray(pixels[:, :, ::-1]) if is_bgr else pixels
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    return fit(upright(image, orientation), (width, height), contract)
+    image = upright(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), orientation)
+    return fit(image, area_of(image, width, height, factor, orientation), contract)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.artifact import ColourOrder, InputContract, Interpolation, Resize
+from service.images.orientation import starts_at_bottom, starts_at_right
 
 _FILTERS: Final = {
     Interpolation.NEAREST: Image.Resampling.NEAREST,
@@ -30,6 +31,34 @@ _FILTERS: Final = {
 _REDUCTIONS: Final = (8, 4, 2)
 # What the final resize must still shrink by, so that its filter and not the DCT's box decides.
 _REDUCING_GAP: Final = 2
+
+
+class Area(NamedTuple):
+    """Where a picture lies in the pixels that a decoder gave.
+
+    A decoder that reduces 375 rows by 8 gives 47, of which the last is only seven eighths picture: the
+    picture is 46.875 rows high, and where it was turned over, it begins 0.125 rows below the top.
+
+    Attributes:
+        width: Of the upright picture, before any reduction.
+        height: Likewise.
+        reduction: The factor by which the decoder reduced it.
+        left: Where the picture begins, in reduced pixels.
+        top: Likewise.
+    """
+
+    width: int
+    height: int
+    reduction: int = 1
+    left: float = 0.0
+    top: float = 0.0
+
+
+def area_of(image: Image.Image, width: int, height: int, reduction: int, orientation: int) -> Area:
+    """The area of an upright ``image`` that was reduced as stored, and then turned."""
+    left = image.width - width / reduction if starts_at_right(orientation) else 0.0
+    top = image.height - height / reduction if starts_at_bottom(orientation) else 0.0
+    return Area(width, height, reduction, left, top)
 
 
 class _Plan(NamedTuple):
@@ -58,21 +87,22 @@ def reduction(width: int, height: int, contract: InputContract) -> int:
     return 1
 
 
-def fit(image: Image.Image, full_size: tuple[int, int], contract: InputContract) -> NDArray[np.uint8]:
+def fit(image: Image.Image, area: Area, contract: InputContract) -> NDArray[np.uint8]:
     """The pixels the graph wants.
 
     Args:
         image: Upright, mode L or RGB, perhaps reduced by the decoder.
-        full_size: Width and height of the upright picture before any reduction.
+        area: Which part of ``image`` is the picture, and how large the picture is in full.
         contract: Size, resize rule, interpolation, fill and colour order.
 
     Returns:
         uint8 [H, W, C], contiguous; not always writable.
     """
-    if image.size == full_size == (contract.width, contract.height) and contract.resize_to is None:
+    target = contract.width, contract.height
+    if contract.resize_to is None and image.size == target == (area.width, area.height):
         return _channels(image, contract)
-    plan = _planned(*full_size, contract)
-    pixels = _channels(_resampled(image, plan, contract), contract)
+    plan = _planned(area.width, area.height, contract)
+    pixels = _channels(_resampled(image, area, plan, contract), contract)
     return _framed(pixels, contract) if contract.resize is Resize.LETTERBOX else pixels
 
 
@@ -91,14 +121,15 @@ def _planned(width: int, height: int, contract: InputContract) -> _Plan:
     return _Plan(scaled_width, scaled_height, left, top, *target)
 
 
-def _resampled(image: Image.Image, plan: _Plan, contract: InputContract) -> Image.Image:
+def _resampled(image: Image.Image, area: Area, plan: _Plan, contract: InputContract) -> Image.Image:
     """Only the crop is computed: a thread-thin picture scaled whole would fill the memory."""
-    across, down = image.width / plan.width, image.height / plan.height
+    across = area.width / area.reduction / plan.width
+    down = area.height / area.reduction / plan.height
     box = (
-        plan.left * across,
-        plan.top * down,
-        min((plan.left + plan.crop_width) * across, image.width),
-        min((plan.top + plan.crop_height) * down, image.height),
+        area.left + plan.left * across,
+        area.top + plan.top * down,
+        min(area.left + (plan.left + plan.crop_width) * across, image.width),
+        min(area.top + (plan.top + plan.crop_height) * down, image.height),
     )
     return image.resize((plan.crop_width, plan.crop_height), _FILTERS[contract.interpolation], box)
 

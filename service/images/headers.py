@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from service.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
-from service.images import jpeg, plugins, png
+from service.images import jpeg, plugins, png, tiff
 
 FORMATS: Final = frozenset({"jpeg", "png", "webp", "bmp", "gif", "tiff", "avif"})
 
@@ -32,7 +32,6 @@ _FOREIGN_MAGICS: Final = (
     (b"8BPS", "Photoshop"),
 )
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
-_TIFF_MAGICS: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 _SIZES: Final[dict[str, Callable[[bytes], tuple[int, int]]]] = {
     "png": png.size,
@@ -40,7 +39,7 @@ _SIZES: Final[dict[str, Callable[[bytes], tuple[int, int]]]] = {
     "webp": plugins.webp_size,
     "bmp": plugins.bmp_size,
     "gif": plugins.gif_size,
-    "tiff": plugins.tiff_size,
+    "tiff": tiff.size,
     "avif": plugins.avif_size,
 }
 
@@ -115,7 +114,7 @@ def _sniff(data: bytes) -> str:
         return "gif"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
-    if data.startswith(_TIFF_MAGICS):
+    if data.startswith(tiff.MAGICS):
         return "tiff"
     if data[4:8] == b"ftyp" and data[8:12] in _AVIF_BRANDS:
         return "avif"

@@ -88,8 +88,8 @@ def read(data: bytes, gray: bool, reduction: int = 1) -> NDArray[np.uint8]:
 def _header(data: bytes) -> tuple[int, int, str]:
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError as exc:
-        raise UndecodableImage(f"JPEG: {exc}") from exc
+    except Exception as exc:  # ValueError with libjpeg's words, but KeyError for some broken headers
+        raise UndecodableImage(f"JPEG: unreadable header: {exc}") from exc
     return height, width, space
 
 
@@ -97,10 +97,10 @@ def _strictly(data: bytes, space: str, width: int, height: int, reduction: int) 
     least_height, least_width = -(-height // reduction), -(-width // reduction)
     try:
         return _decoded(data, space, least_width, least_height)
-    except ValueError as first:
+    except Exception as first:
         try:
             return _decoded(_tidied(data), space, least_width, least_height)
-        except ValueError:
+        except Exception:
             raise UndecodableImage(f"JPEG: truncated or corrupt: {first}") from first
 
 

@@ -59,6 +59,16 @@ def is_sideways(orientation: int) -> bool:
     return orientation >= 5
 
 
+def starts_at_right(orientation: int) -> bool:
+    """Whether the stored picture's last row or column becomes the upright one's left edge."""
+    return orientation in (2, 3, 6, 7)
+
+
+def starts_at_bottom(orientation: int) -> bool:
+    """Whether the stored picture's last row or column becomes the upright one's top edge."""
+    return orientation in (3, 4, 7, 8)
+
+
 def upright(image: Image.Image, orientation: int) -> Image.Image:
     """The picture turned as its orientation says; the same object where nothing is to be done."""
     turn = _TURNS.get(orientation)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -25,6 +24,7 @@ from PIL import (
 )
 
 from service.errors import UndecodableImage
+from service.images import tiff
 from service.images.orientation import exif_orientation
 from service.images.picture import Picture
 
@@ -33,7 +33,7 @@ Image.MAX_IMAGE_PIXELS = None
 # Decoding runs in a pool already: one more pool inside it would take the cores from the engine.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # A TIFF's odd tags are warned about with texts out of the file: they would fill a log, and the memory
-# of Python's once-only registry. What matters for pixels raises.
+# of Python's once-only registry. What has a say in pixels is checked by `tiff`.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
@@ -46,8 +46,6 @@ _PLUGINS: Final[dict[str, _Plugin]] = {
 }
 
 _BMP_RUN_LENGTH: Final = (1, 2)
-_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
-_TIFF_WHITE_IS_ZERO: Final = 0
 # Sub-blocks of a GIF's comments and of its first frame: 255 bytes each is the habit, 1 byte possible.
 _MAX_GIF_BLOCKS: Final = 262_144
 
@@ -70,12 +68,24 @@ def read(name: str, data: bytes) -> Picture:
     if name == "gif":
         frame = _first_gif_frame(data)
         data = data[: frame.screen_end] + frame.control + data[frame.start : frame.end] + b";"
+    if name == "bmp":
+        _check_bmp_rows(data)
     with _blaming_the_bytes(name):
         image = _PLUGINS[name](io.BytesIO(data))
         image.load()
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return Picture(_in_8_bits(image))  # the plugin has turned it upright
+        return Picture(tiff.in_8_bits(image))  # the plugin has turned it upright
     return Picture(image, exif_orientation(image.info.get("exif", b"")))
+
+
+class _BmpHeader(NamedTuple):
+    """Source: BITMAPCOREHEADER and BITMAPINFOHEADER of the Windows API."""
+
+    width: int
+    height: int
+    planes: int
+    bits: int
+    compression: int
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
@@ -96,15 +106,8 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 def bmp_size(data: bytes) -> tuple[int, int]:
     """Width and height; a negative height means top-down rows."""
-    if len(data) < 34:
-        raise UndecodableImage("BMP: truncated")
-    if int.from_bytes(data[14:18], "little") == 12:
-        width, height = struct.unpack_from("<HH", data, 18)
-        return width, height
-    width, height = struct.unpack_from("<ii", data, 18)
-    if int.from_bytes(data[30:34], "little") in _BMP_RUN_LENGTH:
-        raise UndecodableImage("BMP: run-length encoding is not read; save it without compression")
-    return width, abs(height)
+    header = _bmp_header(data)
+    return header.width, abs(header.height)
 
 
 def gif_size(data: bytes) -> tuple[int, int]:
@@ -115,19 +118,10 @@ def gif_size(data: bytes) -> tuple[int, int]:
     return max(width, left + frame_width), max(height, top + frame_height)
 
 
-def tiff_size(data: bytes) -> tuple[int, int]:
-    """Width and height of the first page."""
-    return _opened_size("tiff", data)
-
-
 def avif_size(data: bytes) -> tuple[int, int]:
     """Width and height of the first image."""
-    return _opened_size("avif", data)
-
-
-def _opened_size(name: str, data: bytes) -> tuple[int, int]:
-    with _blaming_the_bytes(name):
-        return _PLUGINS[name](io.BytesIO(data)).size
+    with _blaming_the_bytes("avif"):
+        return _PLUGINS["avif"](io.BytesIO(data)).size
 
 
 @contextmanager
@@ -137,6 +131,24 @@ def _blaming_the_bytes(name: str) -> Iterator[None]:
         yield
     except Exception as exc:
         raise UndecodableImage(f"{name.upper()}: truncated, corrupt or of an unknown kind: {exc}") from exc
+
+
+def _bmp_header(data: bytes) -> _BmpHeader:
+    if len(data) < 34:
+        raise UndecodableImage("BMP: truncated")
+    if int.from_bytes(data[14:18], "little") == 12:
+        width, height, planes, bits = struct.unpack_from("<HHHH", data, 18)
+        return _BmpHeader(width, height, planes, bits, 0)
+    return _BmpHeader(*struct.unpack_from("<iiHHI", data, 18))
+
+
+def _check_bmp_rows(data: bytes) -> None:
+    header = _bmp_header(data)
+    if header.compression in _BMP_RUN_LENGTH:  # Pillow decodes it in Python: a minute for a large one
+        raise UndecodableImage("BMP: run-length encoding is not read; save it without compression")
+    row_bytes = (header.width * header.bits + 31) // 32 * 4
+    if int.from_bytes(data[10:14], "little") + row_bytes * abs(header.height) > len(data):
+        raise UndecodableImage("BMP: truncated")
 
 
 def _first_gif_frame(data: bytes) -> _GifFrame:
@@ -171,16 +183,3 @@ def _gif_blocks_end(data: bytes, position: int) -> int:
         if not length:
             return position
     raise UndecodableImage(f"GIF: more than {_MAX_GIF_BLOCKS} sub-blocks in a row")
-
-
-def _in_8_bits(image: TiffImagePlugin.TiffImageFile) -> Image.Image:
-    """One 12- or 16-bit channel as 8 bits, by its high byte; any other mode as it is.
-
-    Pillow gives 12 bits unscaled, and 16 bits not inverted where the file says that white is zero.
-    """
-    if not image.mode.startswith("I;16"):
-        return image
-    bits = image.tag_v2.get(_TIFF_BITS, (16,))[0]
-    samples = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
-    is_inverted = image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO
-    return Image.fromarray(255 - samples if is_inverted else samples)

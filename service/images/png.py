@@ -16,6 +16,7 @@ Source: PNG specification, third edition (W3C, 2025).
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -57,6 +58,21 @@ _LAYOUTS: Final = {
 }
 # Reads the low byte where the layout above reads the high one.
 _LOW_BYTES: Final = {_GRAY: "L;16", _RGB: "RGB;16L"}
+
+
+_CHANNELS: Final = {_GRAY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
+# First column, first row, column step and row step of each pass.
+_ADAM7: Final = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+# What the canvas holds before decoding: two values seldom found, neither black, white nor mid-grey.
+_PAINTS: Final = (90, 91)
 
 
 class _Header(NamedTuple):
@@ -134,10 +150,49 @@ def _complete(found: dict[bytes, list[memoryview]]) -> dict[bytes, list[memoryvi
 
 
 def _unpacked(pixels: bytes | memoryview, header: _Header, mode: str, rawmode: str) -> Image.Image:
+    """The rows inflated, unfiltered and unpacked.
+
+    Pillow takes the end of the compressed data for the end of the picture, even where rows are missing.
+    A row that was never written still has the paint that the canvas got before.
+    """
+    if header.interlace:
+        _check_interlaced_length(pixels, header)
+        return _painted(pixels, header, mode, rawmode, _PAINTS[0])
+    image = _painted(pixels, header, mode, rawmode, _PAINTS[0])
+    if _last_sample(image) == _PAINTS[0]:
+        again = _painted(pixels, header, mode, rawmode, _PAINTS[1])
+        if _last_sample(again) != _PAINTS[0]:
+            raise UndecodableImage("PNG: corrupt pixels: rows are missing")
+    return image
+
+
+def _painted(pixels: bytes | memoryview, header: _Header, mode: str, rawmode: str, paint: int) -> Image.Image:
+    image = Image.new(mode, (header.width, header.height), paint)
     try:
-        return Image.frombytes(mode, (header.width, header.height), pixels, "zip", rawmode, header.interlace)
+        image.frombytes(pixels, "zip", rawmode, header.interlace)
     except Exception as exc:  # whatever the decoder stumbles over, the bytes are to blame
         raise UndecodableImage(f"PNG: corrupt pixels: {exc}") from exc
+    return image
+
+
+def _last_sample(image: Image.Image) -> object:
+    pixel = image.getpixel((image.width - 1, image.height - 1))
+    return pixel[0] if isinstance(pixel, tuple) else pixel
+
+
+def _check_interlaced_length(pixels: bytes | memoryview, header: _Header) -> None:
+    """Refuses missing rows; the last pixel of an interlaced picture is not the last that is written."""
+    bits = header.depth * _CHANNELS[header.colour_type]
+    length = 0
+    for column, row, across, down in _ADAM7:
+        width, height = -((column - header.width) // across), -((row - header.height) // down)
+        length += height * (1 + (width * bits + 7) // 8) if width else 0
+    try:
+        raw = zlib.decompressobj().decompress(pixels, length)
+    except zlib.error as exc:
+        raise UndecodableImage(f"PNG: corrupt pixels: {exc}") from exc
+    if len(raw) < length:
+        raise UndecodableImage("PNG: corrupt pixels: rows are missing")
 
 
 def _set_palette(image: Image.Image, chunks: dict[bytes, list[memoryview]]) -> None:

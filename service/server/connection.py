@@ -1,0 +1,162 @@
+"""One HTTP connection: uvicorn's, with what it leaves out.
+
+Deadlines and limits for the headers, refusals as problem+json, and a call when the client leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.api.exchange import DISCONNECT_EXTENSION, OnLeave, make_request_id
+from service.api.problems import problem_response
+from service.errors import HeadersTooLarge, MalformedBody, RequestError, SlowClient
+
+# How long what a refused client still sends is thrown away before its connection is closed: closing at once
+# would reset it, and the client would never see why.
+_LINGER_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What a connection may do before its headers are complete.
+
+    Attributes:
+        header_timeout_s: From the connection, or the first byte of a further request, to the end of the
+            headers.
+        max_header_bytes: Request line and headers together.
+        on_refusal: Told of every refusal that never reached the application.
+    """
+
+    header_timeout_s: float
+    max_header_bytes: int
+    on_refusal: Callable[[RequestError, str], None]
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's HTTP connection, with limits. In the usual case they cost two comparisons a request."""
+
+    def __init__(self, limits: ConnectionLimits, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._limits = limits
+        self._head_bytes = 0
+        self._is_in_head = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._refusal: RequestError | None = None
+        self._is_refused = False
+        self._on_leave: OnLeave | None = None
+        self._extensions: dict[str, dict[object, object]] = {DISCONNECT_EXTENSION: {"watch": self._watch}}
+
+    def _watch(self, on_leave: OnLeave) -> None:
+        """The disconnect extension; see `service.api.exchange`."""
+        if self.transport.is_closing():
+            on_leave()
+        else:
+            self._on_leave = on_leave
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock of the first request."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever works for this client."""
+        self._disarm()
+        on_leave, self._on_leave = self._on_leave, None
+        super().connection_lost(exc)
+        if on_leave is not None:
+            on_leave()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, then see whether the headers stay within their limits."""
+        if self._is_refused:
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head and not self._is_refused:
+            if self._head_bytes > self._limits.max_header_bytes:
+                self._refuse(self._headers_too_large())
+            elif self._head_timer is None:
+                self._arm()
+
+    # The parser's side.
+
+    def on_message_begin(self) -> None:
+        """A further request begins."""
+        super().on_message_begin()
+        self._is_in_head = True
+        self.scope["extensions"] = self._extensions
+
+    def on_headers_complete(self) -> None:
+        """Hand the request to the application, unless its headers are too large."""
+        self._is_in_head = False
+        self._disarm()
+        if self._head_bytes > self._limits.max_header_bytes and self._exact_head_bytes() > (
+            self._limits.max_header_bytes
+        ):
+            self._refusal = self._headers_too_large()
+            raise httptools.HttpParserError("headers too large")
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Nobody works for this client any more."""
+        self._on_leave = None
+        self._head_bytes = 0
+        super().on_response_complete()
+
+    def _exact_head_bytes(self) -> int:
+        """What was received may hold a body, or another request, as well."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _headers_too_large(self) -> RequestError:
+        return HeadersTooLarge(f"the headers exceed the limit of {self._limits.max_header_bytes} bytes")
+
+    # Refusals before there is a request.
+
+    def _arm(self) -> None:
+        self._head_timer = self.loop.call_later(self._limits.header_timeout_s, self._give_up)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        seconds = self._limits.header_timeout_s
+        self._refuse(SlowClient(f"the headers were not complete after {seconds:g} s"))
+
+    def send_400_response(self, _msg: str) -> None:
+        """uvicorn's hook for what its parser did not understand."""
+        self._refuse(self._refusal or MalformedBody("this is not a valid HTTP/1.1 request"))
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer without the application, and close in stages."""
+        self._is_refused = True
+        self._disarm()
+        if self.transport.is_closing():
+            return
+        request_id = make_request_id()
+        self.transport.write(_raw_response(error, request_id))
+        self._limits.on_refusal(error, request_id)
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+
+def _raw_response(error: RequestError, request_id: str) -> bytes:
+    status, headers, body = problem_response(error, request_id)
+    headers += [
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+        (b"server-timing", b"total;dur=0"),
+        (b"connection", b"close"),
+    ]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return STATUS_LINE[status] + lines + b"\r\n" + body

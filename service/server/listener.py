@@ -1,0 +1,61 @@
+"""The listening socket: how it is had, and how it is given up without losing anybody.
+
+Closing a listening socket resets the connections that the kernel has accepted and the process has
+not. So first no new ones are let in, then the last ones are taken, then it is closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+import sys
+from typing import Final
+
+from service.errors import InvalidConfiguration
+
+# Connections that the kernel holds while the event loop is busy.
+_BACKLOG: Final = 2048
+
+# Linux: SO_ATTACH_FILTER takes a classic BPF program, which sees each packet from its TCP header on.
+_SO_ATTACH_FILTER: Final = 26
+_DROP_NEW_CONNECTIONS: Final = (
+    (0x30, 0, 0, 13),  # load the flags
+    (0x54, 0, 0, 0x12),  # SYN and ACK of them
+    (0x15, 0, 1, 0x02),  # SYN alone, the wish for a new connection?
+    (0x06, 0, 0, 0),  # drop it: the client tries again, and is refused by then
+    (0x06, 0, 0, 0xFFFFFFFF),  # let everything else pass
+)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        InvalidConfiguration: The address cannot be had; says why.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot listen on {host}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InvalidConfiguration(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listener
+
+
+def admit_no_more(listener: socket.socket) -> None:
+    """Have the kernel let no new connection in; those on their way still arrive. Linux only."""
+    if sys.platform != "linux":
+        return
+    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _DROP_NEW_CONNECTIONS)
+    instructions = ctypes.create_string_buffer(program)
+    header = struct.pack("@HP", len(_DROP_NEW_CONNECTIONS), ctypes.addressof(instructions))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)

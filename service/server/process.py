@@ -1,0 +1,163 @@
+"""The process around the application: signals, loading, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from types import FrameType
+from typing import Final, cast
+
+import uvicorn
+import uvloop
+
+from service.app import Application
+from service.server.connection import Connection, ConnectionLimits
+from service.server.listener import admit_no_more, bind
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Connections that were on their way when the listener stopped admitting still arrive for so long.
+_LAST_CALL_S: Final = 0.05
+# Time to write the answers of requests that fail at the end of the grace.
+_FAREWELL_S: Final = 0.2
+# How soon a second signal is noticed.
+_POLL_S: Final = 0.1
+
+
+class Server(uvicorn.Server):
+    """uvicorn's accept loop, with this service's way to begin and to end."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self.settings = application.settings
+        super().__init__(_uvicorn_config(application))
+        self._stop_at: float | None = None
+
+    async def run_until_stopped(self, listener: socket.socket) -> None:
+        """Serve on a bound socket until a signal comes, then drain.
+
+        Raises:
+            InvalidConfiguration, ModelRejected, ProviderUnavailable: The models could not be loaded.
+        """
+        loading = asyncio.create_task(self._load())
+        stop_watching = self.application.metrics.watch_event_loop()
+        await self.serve(sockets=[listener])
+        stop_watching()
+        loading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await loading
+
+    async def _load(self) -> None:
+        started = time.perf_counter()
+        try:
+            await self.application.load()
+        except BaseException:
+            self.should_exit = True
+            raise
+        logger.info("ready after %.2f s", time.perf_counter() - started)
+
+    # Signals.
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Have `handle_exit` called on signals; not raised again at the end: a drain is a success."""
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
+        """Begin to drain; on the second signal, end without grace."""
+        if self._stop_at is not None:
+            self.force_exit = self.should_exit = True
+            return
+        self._stop_at = time.monotonic() + self.settings.shutdown_delay_s
+        self.application.drain()
+        logger.info("%s: draining", signal.Signals(sig).name)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second; whether to stop."""
+        is_due = self._stop_at is not None and time.monotonic() >= self._stop_at
+        return await super().on_tick(counter) or is_due
+
+    # The end.
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener, finish what was accepted within the grace, fail the rest."""
+        deadline = time.monotonic() + (0 if self.force_exit else self.settings.shutdown_grace_s)
+        self.application.drain()
+        for listener in sockets or []:
+            admit_no_more(listener)
+        await asyncio.sleep(_LAST_CALL_S)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._wait_for_tasks(deadline)
+        await self.application.close(max(0.0, deadline - time.monotonic()))
+        await self._wait_for_tasks(time.monotonic() + _FAREWELL_S)
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        await self._wait_for_tasks(time.monotonic() + _FAREWELL_S)
+        logger.info("stopped")
+
+    async def _wait_for_tasks(self, deadline: float) -> None:
+        while (tasks := set(self.server_state.tasks)) and not self.force_exit:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return
+            await asyncio.wait(tasks, timeout=min(left_s, _POLL_S))
+
+
+def _uvicorn_config(application: Application) -> uvicorn.Config:
+    settings = application.settings
+    limits = ConnectionLimits(
+        header_timeout_s=settings.header_timeout_ms / 1000,
+        max_header_bytes=settings.max_header_bytes,
+        on_refusal=application.note_early_refusal,
+    )
+    return uvicorn.Config(
+        application,
+        # uvicorn only calls it, with keyword arguments.
+        http=cast("type[asyncio.Protocol]", partial(Connection, limits)),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_timeout_s,
+        interface="asgi3",
+    )
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        InvalidConfiguration: The address is taken, or the settings do not fit the repository.
+        ModelRejected: A model that should be served has no version that may.
+        ProviderUnavailable: The execution provider that was demanded is not there.
+    """
+    listener = bind(settings.host, settings.port)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, listener))
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    server = Server(Application(settings))
+    host, port = listener.getsockname()[:2]
+    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    await server.run_until_stopped(listener)

@@ -1,0 +1,54 @@
+"""The table of statuses is whole, and every error says the same thing in the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from service.api.problems import STATUSES, problem_body, retry_after
+from service.errors import InvalidInstance, NotReady, Overloaded, RateLimited, Reason, RequestError
+from service.schemas import Problem
+
+
+def _leaves(kind: type[RequestError]) -> Iterator[type[RequestError]]:
+    below = kind.__subclasses__()
+    for child in below:
+        yield from _leaves(child)
+    if not below:
+        yield kind
+
+
+LEAVES = sorted(_leaves(RequestError), key=lambda kind: kind.__name__)
+
+
+def test_every_reason_has_one_status_and_one_error() -> None:
+    assert set(STATUSES) == set(Reason)
+    assert sorted(leaf.reason for leaf in LEAVES) == sorted(Reason)
+
+
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_body_keeps_the_schema(kind: type[RequestError]) -> None:
+    error = kind("what", 3.0) if kind in (Overloaded, RateLimited) else kind("what")
+    body = orjson.loads(problem_body(error, "id-1"))
+    problem = Problem.model_validate(body)
+    assert problem.status == STATUSES[kind.reason]
+    assert problem.type.endswith(kind.reason.value)
+    assert problem.detail == problem.error == "what"
+    assert problem.request_id == "id-1"
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (Overloaded("", 0.001), b"1"),
+        (Overloaded("", 1.0), b"1"),
+        (Overloaded("", 1.2), b"2"),
+        (RateLimited("", 59.5), b"60"),
+        (NotReady(""), b"1"),
+        (InvalidInstance(""), None),
+    ],
+)
+def test_retry_after_is_whole_seconds_where_waiting_helps(error: RequestError, seconds: bytes | None) -> None:
+    assert retry_after(error) == seconds

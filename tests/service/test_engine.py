@@ -1,0 +1,210 @@
+"""The engine: hardware limits, provider rules, buckets, warm-up and self-test."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.artifact import parse_metadata
+from service.engine import Engine, EngineOptions, Provider, available_cpus, has_int8_instructions
+from service.engine import session as session_module
+from service.engine.providers import NAMES, chain, has_driver, missing_part
+from service.errors import InferenceFailed, InvalidFile, LoadFailed, ProviderUnavailable
+from tests.model_files import TinyModel, write_model
+
+OPTIONS = EngineOptions(provider=Provider.CPU, threads=1, max_batch_size=6)
+ALLOWED = len(os.sched_getaffinity(0))
+needs_no_gpu = pytest.mark.skipif(has_driver(), reason="there is an NVIDIA driver here")
+
+
+def machine(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, ALLOWED),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, ALLOWED),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "190000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "9900000 100000\n"}, ALLOWED),
+        # The parent's quota counts as well.
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/cpu.max": "100000 100000",
+                "sys/fs/cgroup/a/b/cpu.max": "max 100000",
+            },
+            1,
+        ),
+        # The path is the host's, the mount is the container's.
+        ({"proc/self/cgroup": "0::/docker/1f\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
+        # Version 1 of cgroups.
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n1:cpu,cpuacct:/x\n",
+                "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "100000\n",
+                "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n",
+            },
+            1,
+        ),
+        (
+            {
+                "proc/self/cgroup": "1:cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            ALLOWED,
+        ),
+    ],
+)
+def test_cpus_by_affinity_and_quota(tmp_path: Path, files: dict[str, str], cpus: int) -> None:
+    assert available_cpus(machine(tmp_path, files)) == cpus
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("flags\t\t: fpu avx2 avx512_vnni\n", True),
+        ("flags\t\t: fpu avx2\n", False),
+        ("Features\t: fp asimd asimddp\n", True),
+        ("", False),
+    ],
+)
+def test_int8_instructions(tmp_path: Path, cpuinfo: str, expected: bool) -> None:
+    assert has_int8_instructions(machine(tmp_path, {"proc/cpuinfo": cpuinfo})) is expected
+
+
+@pytest.mark.parametrize(
+    ("max_batch_size", "buckets"), [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (64, (1, 2, 4, 8, 16, 32, 64))]
+)
+def test_buckets_are_powers_of_two_and_the_limit(max_batch_size: int, buckets: tuple[int, ...]) -> None:
+    assert EngineOptions(max_batch_size=max_batch_size).buckets == buckets
+
+
+def test_every_chain_begins_with_its_provider_and_ends_with_the_cpu() -> None:
+    for kind, name in NAMES.items():
+        assert chain(kind)[0][0] == name
+        assert chain(kind)[-1][0] == NAMES["cpu"]
+
+
+def test_tf32_is_off() -> None:
+    assert dict(chain("cuda"))["CUDAExecutionProvider"]["use_tf32"] == "0"
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("provider", [Provider.CUDA, Provider.TENSORRT])
+def test_a_demanded_provider_never_falls_back(tmp_path: Path, provider: Provider) -> None:
+    with pytest.raises(ProviderUnavailable, match=rf"{provider} was asked for, but no NVIDIA driver"):
+        Engine.load(write_model(tmp_path), EngineOptions(provider=provider))
+
+
+def test_a_session_that_got_another_provider_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_model(tmp_path)
+    monkeypatch.setattr(session_module, "missing_part", lambda kind: None)
+    with pytest.raises(ProviderUnavailable, match="cuda was asked for"):
+        Engine.load(path, EngineOptions(provider=Provider.CUDA))
+
+
+@needs_no_gpu
+def test_without_a_driver_auto_is_the_cpu_and_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Engine.load(write_model(tmp_path), EngineOptions(threads=1)).active == "cpu"
+    assert not caplog.records
+
+
+def test_with_a_driver_that_does_not_work_auto_warns_with_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session_module, "has_driver", lambda: True)
+    monkeypatch.setattr(session_module, "missing_part", lambda kind: "libcublasLt.so.13 is not there")
+    with caplog.at_level(logging.WARNING):
+        engine = Engine.load(write_model(tmp_path), EngineOptions(threads=1))
+    assert engine.active == "cpu"
+    assert engine.requested is Provider.AUTO
+    assert "libcublasLt.so.13 is not there" in caplog.text
+
+
+@needs_no_gpu
+def test_what_is_missing_is_named() -> None:
+    assert missing_part("cpu") is None
+    fault = missing_part("cuda")
+    assert fault is not None
+    assert "libcuda" in fault or "built without" in fault
+
+
+def test_runs_any_batch_up_to_the_limit(tmp_path: Path) -> None:
+    model = TinyModel.make()
+    engine = Engine.load(write_model(tmp_path, model=model), OPTIONS)
+    for size in range(1, 7):
+        pixels = np.stack([model.image(seed) for seed in range(size)])
+        logits, probabilities = engine.run(pixels)
+        np.testing.assert_allclose(logits, model.logits(pixels), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_padding_to_a_bucket_changes_no_result(tmp_path: Path) -> None:
+    model = TinyModel.make()
+    engine = Engine.load(write_model(tmp_path, model=model), OPTIONS)
+    engine.active = "cuda"  # pads, but the session is the CPU's
+    for size in range(1, 7):
+        pixels = np.stack([model.image(seed) for seed in range(size)])
+        logits, _ = engine.run(pixels)
+        assert len(logits) == size
+        np.testing.assert_allclose(logits, model.logits(pixels), rtol=1e-5, atol=1e-5)
+
+
+def test_a_failure_of_the_runtime_is_an_inference_failure(tmp_path: Path) -> None:
+    engine = Engine.load(write_model(tmp_path), OPTIONS)
+    with pytest.raises(InferenceFailed) as caught:
+        engine.run(np.zeros((1, 9, 8, 1), np.uint8))
+    assert caught.value.__cause__ is not None
+
+
+def test_a_warm_up_that_fails_rejects_the_model(tmp_path: Path) -> None:
+    engine = Engine.load(write_model(tmp_path), OPTIONS)
+    contract = engine.metadata.input.model_copy(update={"height": 9})
+    engine.metadata = engine.metadata.model_copy(update={"input": contract})
+    with pytest.raises(LoadFailed, match="warm-up"):
+        engine.warm_up()
+
+
+def test_warms_every_bucket(tmp_path: Path) -> None:
+    engine = Engine.load(write_model(tmp_path), OPTIONS)
+    warmth = engine.warm_up()
+    assert [warm.batch_size for warm in warmth] == [1, 2, 4, 6]
+    assert all(warm.seconds > 0 for warm in warmth)
+
+
+def test_the_self_test_reports_its_error(tmp_path: Path) -> None:
+    engine = Engine.load(write_model(tmp_path), OPTIONS)
+    result = engine.self_test()
+    assert result.instances == 3
+    assert 0 <= result.max_abs_error < 1e-4
+    assert result.relative_error <= result.tolerance == 1e-4
+
+
+def test_the_metadata_is_the_files(tmp_path: Path) -> None:
+    path = write_model(tmp_path, name="tiny", version="4")
+    engine = Engine.load(path, OPTIONS)
+    assert engine.metadata.version == "4"
+    assert parse_metadata(engine.metadata.to_props(), path) == engine.metadata
+    assert engine.input_shape == (8, 8, 1)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFile, match="no such file"):
+        Engine.load(tmp_path / "model.onnx", OPTIONS)

@@ -1,0 +1,233 @@
+"""The metrics: what is counted is what is shown, in a format that a parser of the library's own takes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families as parse_plain
+
+from service.errors import Reason, ReloadResult
+from service.metrics import BATCH_SIZE_BUCKETS, DURATION_BUCKETS_S, MAX_LABELS, OTHER_LABEL, Metrics
+from service.metrics.series import CounterFamily, Histogram
+from tests.service.fakes import until
+
+
+@dataclass
+class Batch:
+    """An answered one."""
+
+    probabilities: NDArray[np.float32]
+    queue_s: list[float]
+    inference_s: float
+
+
+@dataclass
+class Queue:
+    """A batcher's state."""
+
+    depth: int = 3
+    capacity: int = 10
+    predicted_wait_s: float = 0.25
+    queue_age_s: float = 0.5
+
+
+def make() -> Metrics:
+    return Metrics(version="1.2.3", commit="abc")
+
+
+def value(metrics: Metrics, sample: str, **labels: str) -> float | None:
+    found: float | None = metrics.registry.get_sample_value(sample, labels)
+    return found
+
+
+def _samples(families: Iterable[Metric]) -> dict[tuple[object, ...], float]:
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def batch(*rows: tuple[float, ...]) -> Batch:
+    return Batch(np.array(rows, np.float32), [0.002] * len(rows), 0.02)
+
+
+@given(st.lists(st.floats(0, 100), max_size=30), st.integers(0, 5), st.floats(0, 100))
+def test_a_histogram_counts_every_value_once_at_its_edge(
+    values: list[float], times: int, repeated: float
+) -> None:
+    histogram = Histogram(DURATION_BUCKETS_S)
+    histogram.observe_all(values)
+    histogram.observe_times(repeated, times)
+    everything = values + [repeated] * times
+    for edge, count in histogram.cumulative():
+        assert count == sum(observed <= float(edge) for observed in everything)
+    assert histogram.sum == pytest.approx(math.fsum(everything))
+    single = Histogram(DURATION_BUCKETS_S)
+    for observed in everything:
+        single.observe(observed)
+    assert single.counts == histogram.counts
+
+
+@pytest.mark.parametrize("edges", [DURATION_BUCKETS_S, BATCH_SIZE_BUCKETS])
+def test_buckets_are_log_spaced(edges: tuple[float, ...]) -> None:
+    ratios = [higher / lower for lower, higher in pairwise(edges)]
+    assert all(1.9 < ratio < 2.6 for ratio in ratios)
+
+
+def test_a_batch_is_counted_instance_by_instance() -> None:
+    metrics = make()
+    model = metrics.for_model("digits", "1", ("zero", "one"))
+    model.batch_finished(batch((0.9, 0.1), (0.25, 0.75), (0.3, 0.7)))
+    key = {"model": "digits", "version": "1"}
+    assert value(metrics, "foldserve_images_total", **key, outcome="predicted") == 3
+    assert value(metrics, "foldserve_batches_total", **key) == 1
+    assert value(metrics, "foldserve_batch_size_sum", **key) == 3
+    assert value(metrics, "foldserve_predictions_total", **key, label="zero") == 1
+    assert value(metrics, "foldserve_predictions_total", **key, label="one") == 2
+    assert value(metrics, "foldserve_stage_duration_seconds_count", **key, stage="queue") == 3
+    inference_s = value(metrics, "foldserve_stage_duration_seconds_sum", **key, stage="inference")
+    assert inference_s == pytest.approx(0.06)
+    assert value(metrics, "foldserve_confidence_sum", **key) == pytest.approx(2.35)
+    assert value(metrics, "foldserve_confidence_bucket", **key, le="0.8") == 2
+
+
+def test_a_multilabel_batch_counts_every_label_above_the_threshold() -> None:
+    metrics = make()
+    metrics.for_model("tags", "1", ("sky", "sea"), 0.5).batch_finished(batch((0.5, 0.9), (0.4, 0.1)))
+    key = {"model": "tags", "version": "1"}
+    assert value(metrics, "foldserve_predictions_total", **key, label="sky") == 1
+    assert value(metrics, "foldserve_predictions_total", **key, label="sea") == 1
+
+
+def test_more_labels_than_the_limit_count_as_other() -> None:
+    metrics = make()
+    labels = [f"class {index}" for index in range(MAX_LABELS + 50)]
+    model = metrics.for_model("big", "1", labels)
+    model.batch_finished(Batch(np.eye(len(labels), dtype=np.float32), [0.0] * len(labels), 0.1))
+    shown = dict(model.predictions())
+    assert len(shown) == MAX_LABELS + 1
+    assert shown[OTHER_LABEL] == 50
+    assert sum(shown.values()) == len(labels)
+
+
+def test_everything_that_did_not_become_a_prediction_is_counted_by_its_reason() -> None:
+    metrics = make()
+    model = metrics.for_model("digits", "1", ("a", "b"))
+    model.batch_failed(4)
+    model.instances_expired(2)
+    model.instances_cancelled("queue", 3)
+    model.image_rejected(Reason.UNDECODABLE_IMAGE)
+    metrics.request_rejected(Reason.OVERLOADED)
+    key = {"model": "digits", "version": "1"}
+    assert value(metrics, "foldserve_images_total", **key, outcome="inference_failed") == 4
+    assert value(metrics, "foldserve_images_total", **key, outcome="deadline_exceeded") == 2
+    assert value(metrics, "foldserve_images_total", **key, outcome="cancelled") == 3
+    assert value(metrics, "foldserve_images_total", **key, outcome="undecodable_image") == 1
+    assert value(metrics, "foldserve_cancelled_total", stage="queue") == 3
+    assert value(metrics, "foldserve_rejected_total", reason="overloaded") == 1
+
+
+def test_requests_by_route_method_and_code() -> None:
+    metrics = make()
+    metrics.request_finished("/predict", "POST", "200", 0.01)
+    metrics.request_finished("/predict", "POST", "503", 0.001)
+    assert value(metrics, "foldserve_requests_total", route="/predict", method="POST", code="503") == 1
+    assert value(metrics, "foldserve_request_duration_seconds_count", route="/predict") == 2
+
+
+def test_a_new_version_replaces_the_old_ones_information() -> None:
+    metrics = make()
+    for version, digest in (("1", "aa"), ("2", "bb")):
+        metrics.model_loaded(
+            "digits",
+            version,
+            precision="fp32",
+            sha256=digest,
+            requested_provider="auto",
+            active_provider="cpu",
+            selftest_max_abs_error=1e-6,
+        )
+    text = metrics.render()[0].decode()
+    assert 'sha256="bb"' in text
+    assert 'sha256="aa"' not in text
+    assert (
+        value(metrics, "foldserve_execution_provider_info", model="digits", requested="auto", active="cpu")
+        == 1
+    )
+    assert value(metrics, "foldserve_selftest_max_abs_error", model="digits", version="2") == 1e-6
+
+
+def test_loads_by_their_result() -> None:
+    metrics = make()
+    metrics.load_finished("digits", ReloadResult.SELFTEST_FAILED, 0.5)
+    assert value(metrics, "foldserve_reloads_total", model="digits", result="selftest_failed") == 1
+    assert value(metrics, "foldserve_model_load_duration_seconds_sum", model="digits") == 0.5
+
+
+def test_the_queue_and_readiness_are_read_when_scraped() -> None:
+    metrics, queue, ready = make(), Queue(), [False]
+    metrics.watch_queue("digits", queue)
+    metrics.watch_ready(lambda: ready[0])
+    assert value(metrics, "foldserve_queue_depth", model="digits") == 3
+    assert value(metrics, "foldserve_queue_capacity", model="digits") == 10
+    assert value(metrics, "foldserve_predicted_wait_seconds", model="digits") == 0.25
+    assert value(metrics, "foldserve_ready") == 0
+    queue.depth, ready[0] = 7, True
+    assert value(metrics, "foldserve_queue_depth", model="digits") == 7
+    assert value(metrics, "foldserve_ready") == 1
+    assert value(metrics, "foldserve_build_info", version="1.2.3", commit="abc") == 1
+
+
+async def test_the_lag_of_the_event_loop_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.metrics.families._LAG_INTERVAL_S", 0.001)
+    metrics = make()
+    stop = metrics.watch_event_loop()
+    await until(lambda: bool(value(metrics, "foldserve_event_loop_lag_seconds_count")))
+    stop()
+
+
+def test_every_metric_keeps_the_conventions() -> None:
+    metrics = make()
+    metrics.watch_queue("m", Queue())
+    model = metrics.for_model("m", "1", ("a",))
+    model.batch_finished(batch((1.0,)))
+    for family in parse_plain(metrics.render()[0].decode()):
+        assert re.fullmatch(r"foldserve_[a-z0-9_]+", family.name)
+        assert family.documentation.endswith(".")
+        assert not re.search(r"_(ms|milliseconds|kb|mb)\b", family.name)
+
+
+def test_both_formats_hold_the_same_samples() -> None:
+    metrics = make()
+    metrics.request_finished("/predict", "POST", "200", 0.01)
+    metrics.for_model("m", "1", ("a",)).batch_finished(batch((1.0,)))
+    plain, plain_type = metrics.render()
+    openmetrics, openmetrics_type = metrics.render(openmetrics=True)
+    assert plain_type.startswith("text/plain")
+    assert openmetrics_type.startswith("application/openmetrics-text")
+    # The library does not annotate this parser.
+    strict = openmetrics_parser.text_string_to_metric_families(openmetrics.decode())  # type: ignore[no-untyped-call]
+    samples = _samples(strict)
+    assert samples == _samples(parse_plain(plain.decode()))
+    assert len(samples) > 100
+
+
+def test_labels_are_given_in_full() -> None:
+    family = CounterFamily("foldserve_things", "Things.", ("kind", "colour"))
+    family.labels("box", "red").inc()
+    with pytest.raises(ValueError, match="kind"):
+        family.labels("box")
+    family.remove(colour="red")
+    assert not list(family.items())

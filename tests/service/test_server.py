@@ -1,0 +1,348 @@
+"""Connections: deadlines, limits, clients that leave. Over real sockets, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import pytest
+
+from service.app import Application
+from service.batcher import Batcher
+from service.errors import InvalidConfiguration, Reason
+from service.schemas import Problem
+from service.server import Server, bind
+from service.settings import Settings
+from tests.model_files import TinyModel, png, write_model
+from tests.service.api.gate import Gate, GatedRepository
+
+TIMEOUT_S = 10.0
+IMAGE = png(TinyModel.make().image(1))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP response, and whether the connection ended with it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def reason(self) -> Reason:
+        """Of a problem."""
+        assert self.headers["content-type"] == "application/problem+json"
+        return Problem.model_validate(json.loads(self.body)).reason
+
+
+class Wire:
+    """A client that can do everything wrong."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Write as it stands."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def answer(self) -> Answer:
+        """The next response."""
+        async with asyncio.timeout(TIMEOUT_S):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+            status = int(head.split()[1])
+            headers = {name.lower(): value for name, value in re.findall(r"([\w-]+): (.*)\r\n", head)}
+            return Answer(status, headers, await self._reader.readexactly(int(headers["content-length"])))
+
+    async def ended(self) -> bool:
+        """Wait until the server closes; True if nothing more came."""
+        async with asyncio.timeout(TIMEOUT_S):
+            return await self._reader.read() == b""
+
+    def leave(self) -> None:
+        """Close."""
+        self._writer.close()
+
+    def vanish(self) -> None:
+        """Reset the connection."""
+        self._writer.transport.abort()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that listens, and what a test needs of it."""
+
+    server: Server
+    port: int
+
+    @property
+    def application(self) -> Application:
+        """What it serves."""
+        return self.server.application
+
+    @property
+    def batcher(self) -> Batcher:
+        """Of its only model."""
+        return self.application.repository.resolve().batcher
+
+    @property
+    def gate(self) -> Gate:
+        """Where its engine can be stopped."""
+        return cast("GatedRepository", self.application.repository).gate
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Wire]:
+        """A client's connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        yield Wire(reader, writer)
+        writer.close()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one series; 0 where there is none yet."""
+        return self.application.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """Starts a server with these settings."""
+
+    @asynccontextmanager
+    async def serving(**settings: Any) -> AsyncIterator[Served]:
+        write_model(tmp_path)
+        application = Application(
+            Settings(**{"repository": tmp_path, "threads": 1, "max_batch_size": 4, **settings}),
+            GatedRepository,
+        )
+        listener = bind("127.0.0.1", 0)
+        port: int = listener.getsockname()[1]
+        server = Server(application)
+        running = asyncio.create_task(server.run_until_stopped(listener))
+        await until(lambda: application.why_not_ready() is None)
+        served = Served(server, port)
+        yield served
+        served.gate.open()
+        server.should_exit = True
+        async with asyncio.timeout(TIMEOUT_S):
+            await running
+
+    return serving
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 - none of these has an event
+            await asyncio.sleep(0.001)
+
+
+def request(body: bytes = IMAGE, length: int | None = None, *extra: str) -> bytes:
+    """A POST of an image, as bytes; ``length`` announces another size than the body's."""
+    lines = ["POST /predict HTTP/1.1", "Host: x", "Content-Type: image/png", *extra]
+    lines.append(f"Content-Length: {len(body) if length is None else length}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_connection_carries_many_requests(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        for _ in range(3):
+            await wire.send(request())
+            assert (await wire.answer()).status == 200
+        await wire.send(request() + GET + request())  # pipelined
+        assert [(await wire.answer()).status for _ in range(3)] == [200, 200, 200]
+
+
+async def test_a_request_in_single_bytes_is_a_request(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        for byte in request():
+            await wire.send(bytes([byte]))
+        assert (await wire.answer()).status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+async def test_slow_headers_are_answered_408(serve: Serve, sent: bytes) -> None:
+    async with serve(header_timeout_ms=50) as served, served.connected() as wire:
+        await wire.send(sent)
+        answer = await wire.answer()
+        assert (answer.status, answer.reason) == (408, Reason.SLOW_CLIENT)
+        assert answer.headers["connection"] == "close"
+        assert served.metric("foldserve_rejected_total", reason="slow_client") == 1
+
+
+async def test_a_refused_connection_is_closed(serve: Serve) -> None:
+    async with serve(header_timeout_ms=10) as served, served.connected() as wire:
+        await wire.answer()
+        await wire.send(b"still talking")
+        assert await wire.ended()
+
+
+async def test_the_header_deadline_holds_for_further_requests_but_not_for_idle_connections(
+    serve: Serve,
+) -> None:
+    async with serve(header_timeout_ms=100) as served, served.connected() as wire:
+        await wire.send(GET)
+        assert (await wire.answer()).status == 200
+        async with served.connected() as other:  # idle for longer than the deadline
+            assert (await other.answer()).reason is Reason.SLOW_CLIENT
+        await wire.send(GET)
+        assert (await wire.answer()).status == 200
+        await wire.send(b"GET /livez HTTP/1.1\r\n")
+        assert (await wire.answer()).reason is Reason.SLOW_CLIENT
+
+
+async def test_a_slow_body_is_answered_408(serve: Serve) -> None:
+    async with serve(body_timeout_ms=50) as served, served.connected() as wire:
+        await wire.send(request(IMAGE, length=len(IMAGE) + 1))
+        answer = await wire.answer()
+        assert (answer.status, answer.reason) == (408, Reason.SLOW_CLIENT)
+        assert answer.headers["connection"] == "close"
+
+
+async def test_a_slow_client_does_not_hold_up_the_others(serve: Serve) -> None:
+    async with serve() as served, served.connected() as slow, served.connected() as fast:
+        await slow.send(request(IMAGE[:10], length=len(IMAGE)))
+        await fast.send(request())
+        assert (await fast.answer()).status == 200
+        await slow.send(IMAGE[10:])
+        assert (await slow.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"GET /livez HTTP/1.1\r\nX: " + b"a" * 2000 + b"\r\n\r\n"],
+        [b"GET /livez HTTP/1.1\r\nX: ", b"a" * 600, b"b" * 600],
+        [b"GET /livez HTTP/1.1\r\n", *[b"X-%d: abcdefghij\r\n" % number for number in range(100)]],
+        [b"GET /livez?" + b"q" * 2000 + b" HTTP/1.1\r\n\r\n"],
+    ],
+    ids=["at once", "one long value", "many", "query"],
+)
+async def test_too_large_headers_are_answered_431(serve: Serve, pieces: list[bytes]) -> None:
+    async with serve(max_header_bytes=1024) as served, served.connected() as wire:
+        for piece in pieces:
+            await wire.send(piece)
+            await asyncio.sleep(0)
+        answer = await wire.answer()
+        assert (answer.status, answer.reason) == (431, Reason.HEADERS_TOO_LARGE)
+        assert answer.headers["connection"] == "close"
+
+
+async def test_a_large_body_is_not_taken_for_headers(serve: Serve) -> None:
+    async with serve(max_header_bytes=1024) as served, served.connected() as wire:
+        for _ in range(2):
+            await wire.send(request(b"x" * 20_000))
+            assert (await wire.answer()).reason is Reason.UNDECODABLE_IMAGE
+
+
+@pytest.mark.parametrize(
+    "sent", [b"WHAT\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n"]
+)
+async def test_what_is_no_http_is_answered_400(serve: Serve, sent: bytes) -> None:
+    async with serve() as served, served.connected() as wire:
+        await wire.send(sent)
+        assert (await wire.answer()).reason is Reason.MALFORMED_BODY
+
+
+async def test_a_refused_upload_hears_why_before_the_connection_ends(serve: Serve) -> None:
+    async with serve(max_body_bytes=1024) as served, served.connected() as wire:
+        await wire.send(request(b"", length=4_000_000))
+        sending = asyncio.create_task(wire.send(b"x" * 4_000_000))
+        answer = await wire.answer()
+        assert (answer.reason, answer.headers["connection"]) == (Reason.BODY_TOO_LARGE, "close")
+        await sending
+        assert await wire.ended()
+
+
+@pytest.mark.parametrize("how", [Wire.leave, Wire.vanish])
+async def test_a_client_that_leaves_the_queue_takes_its_work_along(
+    serve: Serve, how: Callable[[Wire], None]
+) -> None:
+    async with serve() as served, served.connected() as first, served.connected() as second:
+        served.gate.shut()
+        await first.send(request())
+        await served.gate.occupied()
+        await second.send(request())
+        await until(lambda: served.batcher.depth == 1)
+        how(second)
+        await until(lambda: served.batcher.in_use == 1)
+        served.gate.open()
+        assert (await first.answer()).status == 200
+        assert served.gate.batch_sizes == [1]
+        assert served.metric("foldserve_cancelled_total", stage="queue") == 1
+        await until(lambda: served.metric("foldserve_inflight_requests") == 0)
+
+
+async def test_a_client_that_leaves_during_inference_is_counted(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        served.gate.shut()
+        await wire.send(request())
+        await served.gate.occupied()
+        wire.leave()
+        await until(lambda: served.metric("foldserve_inflight_requests") == 0)
+        served.gate.open()
+        await until(lambda: served.batcher.in_use == 0)
+        assert served.metric("foldserve_cancelled_total", stage="inference") == 1
+
+
+async def test_a_client_that_leaves_within_its_body_is_counted(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        await wire.send(request(IMAGE[:10], length=len(IMAGE)))
+        await until(lambda: served.metric("foldserve_inflight_requests") == 1)
+        wire.leave()
+        await until(lambda: served.metric("foldserve_inflight_requests") == 0)
+        assert served.metric("foldserve_cancelled_total", stage="receive") == 1
+
+
+async def test_a_drain_finishes_what_was_accepted_and_closes_idle_connections(serve: Serve) -> None:
+    async with serve() as served, served.connected() as busy, served.connected() as idle:
+        await idle.send(GET)
+        await idle.answer()
+        served.gate.shut()
+        await busy.send(request())
+        await served.gate.occupied()
+        served.server.should_exit = True
+        assert await idle.ended()
+        served.gate.open()
+        answer = await busy.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+async def test_what_exceeds_the_grace_is_told_so(serve: Serve) -> None:
+    async with serve(shutdown_grace_s=0.1) as served, served.connected() as wire:
+        served.gate.shut()
+        await wire.send(request())
+        await served.gate.occupied()
+        served.server.should_exit = True
+        assert (await wire.answer()).reason is Reason.SHUTTING_DOWN
+
+
+async def test_a_body_that_outlasts_the_grace_is_cut_off(serve: Serve) -> None:
+    async with serve(shutdown_grace_s=0.1) as served, served.connected() as wire:
+        await wire.send(request(IMAGE[:10], length=len(IMAGE)))
+        await until(lambda: served.metric("foldserve_inflight_requests") == 1)
+        served.server.should_exit = True
+        assert (await wire.answer()).reason is Reason.SHUTTING_DOWN
+
+
+def test_a_taken_port_is_named() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(InvalidConfiguration, match=f"port {port}: Address already in use"):
+            bind("127.0.0.1", port)
+
+
+def test_an_impossible_host_is_named() -> None:
+    with pytest.raises(InvalidConfiguration, match=r"cannot listen on 256\.0\.0\.1"):
+        bind("256.0.0.1", 0)
