@@ -56,10 +56,15 @@ class Wire:
     async def answer(self) -> Answer:
         """The next response."""
         async with asyncio.timeout(TIMEOUT_S):
-            head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+            head = (await self.head()).decode()
             status = int(head.split()[1])
             headers = {name.lower(): value for name, value in re.findall(r"([\w-]+): (.*)\r\n", head)}
             return Answer(status, headers, await self._reader.readexactly(int(headers["content-length"])))
+
+    async def head(self) -> bytes:
+        """What comes up to an empty line."""
+        async with asyncio.timeout(TIMEOUT_S):
+            return await self._reader.readuntil(b"\r\n\r\n")
 
     async def ended(self) -> bool:
         """Wait until the server closes; True if nothing more came."""
@@ -346,3 +351,22 @@ def test_a_taken_port_is_named() -> None:
 def test_an_impossible_host_is_named() -> None:
     with pytest.raises(InvalidConfiguration, match=r"cannot listen on 256\.0\.0\.1"):
         bind("256.0.0.1", 0)
+
+
+async def test_a_response_is_one_packet(serve: Serve) -> None:
+    async with serve() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(request())
+        async with asyncio.timeout(TIMEOUT_S):
+            first = await reader.read(65536)
+        writer.close()
+        head, _, body = first.partition(b"\r\n\r\n")
+        assert f"content-length: {len(body)}".encode() in head
+
+
+async def test_who_expects_a_100_hears_it_before_sending(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        await wire.send(request(b"", len(IMAGE), "Expect: 100-continue"))
+        assert await wire.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await wire.send(IMAGE)
+        assert (await wire.answer()).status == 200
