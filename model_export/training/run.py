@@ -83,7 +83,8 @@ class Run:
         torch.manual_seed(config.seed)
         device = device_for(config)
         self.records: list[EpochRecord] = []
-        self._model = model.to(device)
+        # Channels last is the layout of the pixels; convolutions train up to twice as fast in it.
+        self._model = _laid_out(model, torch.channels_last).to(device)
         self._dataset = dataset
         self._config = config
         self._device = device
@@ -133,7 +134,7 @@ class Run:
         """Leaves the network with the weights to keep, on the CPU and evaluating."""
         if self._best is not None:
             self._model.load_state_dict(self._best)
-        self._model.cpu().eval()
+        _laid_out(self._model, torch.contiguous_format).cpu().eval()
 
     def state(self) -> State:
         """All that the next epoch depends on."""
@@ -206,6 +207,11 @@ class Run:
     def _epochs_since_best(self) -> int:
         losses = [record.validation_loss for record in self.records]
         return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+def _laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
+    arranged: nn.Module = model.to(memory_format=layout)  # type: ignore[call-overload]  # torch forgot it
+    return arranged
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -58,6 +58,7 @@ def test_it_learns_and_says_how_it_went() -> None:
     assert [record.epoch for record in history.epochs] == list(range(1, 9))
     assert history.epochs[-1].train_loss < 0.5 * history.epochs[0].train_loss
     assert not model.training
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
     assert accuracy(model, dataset, "test", name="unfolded").value > 0.9
     logits = model(torch.from_numpy((dataset.validation.images / 255 - 0.45) / 0.3).float().movedim(3, 1))
     loss = F.cross_entropy(logits, torch.from_numpy(dataset.validation.targets))
@@ -189,7 +190,7 @@ def test_divergence_is_named() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"epochs": 0},
+        {"epochs": -1},
         {"batch_size": 0},
         {"patience": 0},
         {"learning_rate": 0.0},
