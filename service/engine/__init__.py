@@ -10,9 +10,10 @@
 The one place that touches onnxruntime: its exceptions do not leave it.
 """
 
+from service.engine.engine import Engine, SelfTestResult, Warmth
 from service.engine.hardware import available_cpus, has_int8_instructions
 from service.engine.providers import Provider
-from service.engine.session import Engine, EngineOptions, SelfTestResult, Warmth
+from service.engine.sessions import EngineOptions
 
 __all__ = [
     "Engine",

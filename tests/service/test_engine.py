@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from service.artifact import parse_metadata
-from service.engine import Engine, EngineOptions, Provider, available_cpus, has_int8_instructions
-from service.engine import session as session_module
+from service.engine import Engine, EngineOptions, Provider, available_cpus, has_int8_instructions, sessions
 from service.engine.providers import NAMES, chain, has_driver, missing_part
 from service.errors import InferenceFailed, InvalidFile, LoadFailed, ProviderUnavailable
 from tests.model_files import TinyModel, write_model
@@ -113,7 +112,7 @@ def test_a_session_that_got_another_provider_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write_model(tmp_path)
-    monkeypatch.setattr(session_module, "missing_part", lambda kind: None)
+    monkeypatch.setattr(sessions, "missing_part", lambda kind: None)
     with pytest.raises(ProviderUnavailable, match="cuda was asked for"):
         Engine.load(path, EngineOptions(provider=Provider.CUDA))
 
@@ -129,8 +128,8 @@ def test_without_a_driver_auto_is_the_cpu_and_says_nothing(
 def test_with_a_driver_that_does_not_work_auto_warns_with_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(session_module, "has_driver", lambda: True)
-    monkeypatch.setattr(session_module, "missing_part", lambda kind: "libcublasLt.so.13 is not there")
+    monkeypatch.setattr(sessions, "has_driver", lambda: True)
+    monkeypatch.setattr(sessions, "missing_part", lambda kind: "libcublasLt.so.13 is not there")
     with caplog.at_level(logging.WARNING):
         engine = Engine.load(write_model(tmp_path), EngineOptions(threads=1))
     assert engine.active == "cpu"
@@ -208,3 +207,20 @@ def test_the_metadata_is_the_files(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match="no such file"):
         Engine.load(tmp_path / "model.onnx", OPTIONS)
+
+
+def test_a_tiny_model_runs_on_one_thread(tmp_path: Path) -> None:
+    assert Engine.load(write_model(tmp_path), EngineOptions(provider=Provider.CPU)).threads == 1
+
+
+def test_a_heavy_model_runs_on_all_the_cpus_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine.engine._LIGHT_S", 0.0)
+    assert (
+        Engine.load(write_model(tmp_path), EngineOptions(provider=Provider.CPU)).threads == available_cpus()
+    )
+
+
+def test_threads_that_were_asked_for_are_taken(tmp_path: Path) -> None:
+    assert Engine.load(write_model(tmp_path), EngineOptions(provider=Provider.CPU, threads=3)).threads == 3

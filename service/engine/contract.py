@@ -1,0 +1,87 @@
+"""What a model file must be before a session of it may run: the bytes promised, and the graph described."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnxruntime
+
+from service.artifact import (
+    INPUT_NAME,
+    LOGITS_NAME,
+    PROBABILITIES_NAME,
+    ModelMetadata,
+    parse_sidecar,
+    sidecar_path,
+)
+from service.errors import ContractMismatch, InvalidFile
+
+logger = logging.getLogger(__name__)
+
+OUTPUTS = (LOGITS_NAME, PROBABILITIES_NAME)
+_READ_BYTES = 1 << 20
+
+
+def verified_digest(path: Path) -> str:
+    """The file's SHA-256, as promised by its sidecar where it has one."""
+    try:
+        digest = _digest(path)
+        promised = parse_sidecar(sidecar_path(path).read_text(encoding="ascii"), path)
+    except FileNotFoundError as error:
+        if error.filename == str(path):
+            raise InvalidFile(f"{path}: no such file") from error
+        logger.warning("%s: no checksum beside it, its bytes are taken on trust", path)
+        return digest
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidFile(f"{path}: cannot be read: {error}") from error
+    if digest != promised:
+        raise InvalidFile(f"{path}: its SHA-256 is {digest}, its sidecar promises {promised}")
+    return digest
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_contract(session: onnxruntime.InferenceSession, metadata: ModelMetadata, path: Path) -> None:
+    """The graph is the one that the metadata describes, in the precision that the file's name says.
+
+    Raises:
+        ContractMismatch: It is not; the message says what was expected and what there is.
+    """
+    if path.name != metadata.precision.file_name:
+        raise ContractMismatch(
+            f"{path}: holds {metadata.precision} weights, the file name for which is "
+            f"{metadata.precision.file_name}"
+        )
+    contract, classes = metadata.input, len(metadata.labels)
+    instance = (contract.height, contract.width, contract.channels)
+    _check_tensors(path, "input", session.get_inputs(), {INPUT_NAME: ("tensor(uint8)", instance)})
+    outputs = dict.fromkeys(OUTPUTS, ("tensor(float)", (classes,)))
+    _check_tensors(path, "output", session.get_outputs(), outputs)
+
+
+def _check_tensors(
+    path: Path,
+    role: str,
+    tensors: Sequence[onnxruntime.NodeArg],
+    expected: Mapping[str, tuple[str, tuple[int, ...]]],
+) -> None:
+    found = {tensor.name: (tensor.type, tensor.shape) for tensor in tensors}
+    if found.keys() != expected.keys():
+        raise ContractMismatch(f"{path}: the graph's {role}s are {sorted(found)}, not {sorted(expected)}")
+    for name, (kind, shape) in found.items():
+        wanted_kind, wanted_shape = expected[name]
+        is_batched = bool(shape) and not isinstance(shape[0], int)
+        if kind != wanted_kind or not is_batched or tuple(shape[1:]) != wanted_shape:
+            raise ContractMismatch(
+                f"{path}: {role} '{name}' is {kind} {shape}, "
+                f"the metadata describes {wanted_kind} {['batch', *wanted_shape]}"
+            )

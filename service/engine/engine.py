@@ -1,0 +1,208 @@
+"""One model file's engine: loading, warming, testing, running."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.artifact import INPUT_NAME, ModelMetadata, Task, parse_metadata
+from service.engine.contract import OUTPUTS, check_contract, verified_digest
+from service.engine.hardware import available_cpus
+from service.engine.sessions import EngineOptions, OpenSession, open_session
+from service.errors import InferenceFailed, LoadFailed, RequestError, SelfTestFailed
+from service.images import decode
+
+# Softmax and sigmoid in the graph against the same in float64; half precision inside stays below it.
+_PROBABILITY_TOLERANCE = 5e-3
+# A lone instance faster than this on one thread costs less than the rest of its request. More threads
+# would hardly speed it up, and the cores they take are those that receive and decode the others.
+_LIGHT_S = 2e-4
+_TRIALS = 5
+_DEFAULTS = EngineOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTestResult:
+    """How far the session's logits are from those in the file."""
+
+    instances: int
+    max_abs_error: float
+    relative_error: float  # max|Δ| / max|logit|
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """How long one warm batch took."""
+
+    batch_size: int
+    seconds: float
+
+
+class Engine:
+    """A session that keeps the contract of `service.artifact`. Made by `Engine.load`.
+
+    Attributes:
+        path: The model file.
+        metadata: What the file says of itself.
+        sha256: Of the file's bytes.
+        requested: The provider asked for.
+        active: The kind of provider it runs on.
+        threads: Of one inference.
+    """
+
+    def __init__(
+        self, opened: OpenSession, *, path: Path, metadata: ModelMetadata, sha256: str, options: EngineOptions
+    ) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.sha256 = sha256
+        self.requested = options.provider
+        self.active = opened.kind
+        self.threads = opened.threads
+        self._session = opened.runtime
+        self._buckets = options.buckets
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.path} on {self.active}, {self.threads} thread(s)>"
+
+    @classmethod
+    def load(cls, path: Path, options: EngineOptions = _DEFAULTS) -> Engine:
+        """A session from a model file, on the provider asked for.
+
+        Raises:
+            InvalidFile: Unreadable, truncated, or not what its checksum promises.
+            LoadFailed: The runtime cannot build a session from it.
+            ContractMismatch: No metadata, or at odds with the graph or the file's name.
+            ProviderUnavailable: ``cuda`` or ``tensorrt`` was asked for and is not to be had.
+        """
+        sha256 = verified_digest(path)
+        opened = open_session(path, options, options.threads or 1)
+        metadata = parse_metadata(opened.runtime.get_modelmeta().custom_metadata_map, path)
+        check_contract(opened.runtime, metadata, path)
+        engine = cls(opened, path=path, metadata=metadata, sha256=sha256, options=options)
+        cpus = available_cpus()
+        if options.threads is None and opened.kind == "cpu" and cpus > 1 and not engine._is_light():
+            opened = open_session(path, options, cpus)
+            engine = cls(opened, path=path, metadata=metadata, sha256=sha256, options=options)
+        return engine
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one instance."""
+        contract = self.metadata.input
+        return contract.height, contract.width, contract.channels
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits and probabilities, float32 [N, K] each, of a batch.
+
+        Args:
+            pixels: uint8 [N, H, W, C], contiguous, N ≤ ``max_batch_size``; not modified.
+
+        Raises:
+            InferenceFailed: The runtime failed.
+        """
+        n = len(pixels)
+        if self.active != "cpu":
+            pixels = self._padded(pixels)
+        try:
+            logits, probabilities = self._session.run(OUTPUTS, {INPUT_NAME: pixels})
+        except Exception as error:  # onnxruntime's exceptions have no common ancestor but this
+            raise InferenceFailed("the model failed on this batch") from error
+        return logits[:n], probabilities[:n]
+
+    def warm_up(self) -> tuple[Warmth, ...]:
+        """Run every batch bucket twice (the first allocates); how long the second took.
+
+        Raises:
+            LoadFailed: The runtime failed.
+        """
+        generator = np.random.default_rng(0)
+        return tuple(self._warm(generator, size) for size in self._buckets)
+
+    def self_test(self) -> SelfTestResult:
+        """Replay the file's own images through the decode path and this session.
+
+        Raises:
+            SelfTestFailed: Other logits than the file's beyond its tolerance for this kind of provider,
+                another top-1, or probabilities that do not belong to the logits.
+        """
+        instances = self.metadata.selftest.instances
+        tolerance = self.metadata.selftest.tolerance.get(self.active)
+        if tolerance is None:
+            raise SelfTestFailed(f"{self.path}: the self-test states no tolerance for {self.active}")
+        expected = np.array([instance.logits for instance in instances], np.float64)
+        logits, probabilities = self._replay()
+        error = float(np.abs(logits - expected).max())
+        relative = error / max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+        if not relative <= tolerance:  # also when it is no number
+            raise SelfTestFailed(
+                f"{self.path}: logits differ from the file's own by {relative:.3g} of the largest, "
+                f"{tolerance:.3g} is allowed on {self.active}"
+            )
+        differing = np.flatnonzero(logits.argmax(axis=1) != expected.argmax(axis=1))
+        if len(differing):
+            raise SelfTestFailed(f"{self.path}: another top-1 label for self-test image {differing[0]}")
+        self._check_probabilities(logits, probabilities)
+        return SelfTestResult(len(instances), error, relative, tolerance)
+
+    def _is_light(self) -> bool:
+        """Whether a lone instance is so fast that more threads would not pay."""
+        pixels = np.zeros((1, *self.input_shape), np.uint8)
+        return any(self._timed(pixels) < _LIGHT_S for _ in range(_TRIALS))
+
+    def _replay(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        rows = [self._replay_one(instance.image) for instance in self.metadata.selftest.instances]
+        return (
+            np.concatenate([logits for logits, _ in rows]).astype(np.float64),
+            np.concatenate([probabilities for _, probabilities in rows]).astype(np.float64),
+        )
+
+    def _replay_one(self, image: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        try:
+            return self.run(decode(image, self.metadata.input)[np.newaxis])
+        except RequestError as error:
+            raise SelfTestFailed(f"{self.path}: a self-test image failed: {error}") from error
+
+    def _check_probabilities(self, logits: NDArray[np.float64], probabilities: NDArray[np.float64]) -> None:
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        expected = (
+            exponentials / exponentials.sum(axis=1, keepdims=True)
+            if self.metadata.task is Task.MULTICLASS
+            else (1 + np.tanh(logits / 2)) / 2
+        )
+        error = float(np.abs(probabilities - expected).max())
+        if not error <= _PROBABILITY_TOLERANCE:
+            raise SelfTestFailed(
+                f"{self.path}: probabilities are not the {self.metadata.task} function of the logits "
+                f"(off by {error:.3g})"
+            )
+
+    def _warm(self, generator: np.random.Generator, size: int) -> Warmth:
+        pixels = generator.integers(0, 256, (size, *self.input_shape), dtype=np.uint8)
+        self._timed(pixels)
+        return Warmth(size, self._timed(pixels))
+
+    def _timed(self, pixels: NDArray[np.uint8]) -> float:
+        """Seconds one batch takes, before anybody waits for it."""
+        started = time.perf_counter()
+        try:
+            self.run(pixels)
+        except InferenceFailed as error:
+            raise LoadFailed(
+                f"{self.path}: the warm-up with {len(pixels)} instance(s) failed: {error.__cause__}"
+            ) from error
+        return time.perf_counter() - started
+
+    def _padded(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """On a GPU every new batch size costs a search for kernels, so only the warmed ones are run."""
+        size = next(bucket for bucket in self._buckets if bucket >= len(pixels))
+        if size == len(pixels):
+            return pixels
+        padded = np.zeros((size, *pixels.shape[1:]), np.uint8)
+        padded[: len(pixels)] = pixels
+        return padded

@@ -1,0 +1,113 @@
+"""Building sessions: provider, threads, and whose fault it is when there is none."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from service.engine.providers import NAMES, Kind, Provider, chain, has_driver, missing_part
+from service.errors import InvalidFile, LoadFailed, ModelRejected, ProviderUnavailable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How sessions are built.
+
+    Attributes:
+        provider: The execution provider asked for.
+        threads: Threads of one inference; None: as many CPUs as the process may use, or one where the
+            model is so small that more would only get in the way.
+        max_batch_size: Largest batch that will be run.
+        allow_spinning: Whether the session's threads wait for work by spinning: a little faster for a lone
+            client, but the cores it takes are those that decode the next images.
+    """
+
+    provider: Provider = Provider.AUTO
+    threads: int | None = None
+    max_batch_size: int = 64
+    allow_spinning: bool = False
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The batch sizes that are warmed: powers of two up to ``max_batch_size``, and that itself."""
+        powers = (1 << power for power in range(self.max_batch_size.bit_length()))
+        return tuple(sorted({*powers, self.max_batch_size}))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session, the kind of provider it runs on, and the threads of one inference."""
+
+    runtime: onnxruntime.InferenceSession
+    kind: Kind
+    threads: int
+
+
+def open_session(path: Path, options: EngineOptions, threads: int) -> OpenSession:
+    """A session on the provider asked for.
+
+    Raises:
+        InvalidFile: No ONNX file.
+        LoadFailed: The runtime cannot build a session from it.
+        ProviderUnavailable: ``cuda`` or ``tensorrt`` was asked for and is not to be had.
+    """
+    if options.provider is Provider.AUTO:
+        return _open_best(path, options, threads)
+    kind = options.provider.kind
+    fault = missing_part(kind)
+    if fault is not None:
+        raise ProviderUnavailable(f"execution provider {kind} was asked for, but {fault}")
+    return _build(path, kind, options, threads)
+
+
+def _open_best(path: Path, options: EngineOptions, threads: int) -> OpenSession:
+    """CUDA where it works; else the CPU, with a warning where it should have worked."""
+    if has_driver():
+        fault = missing_part("cuda")
+        if fault is None:
+            try:
+                return _build(path, "cuda", options, threads)
+            except ProviderUnavailable as error:
+                fault = str(error)
+        logger.warning("an NVIDIA driver is present, but inference runs on the CPU: %s", fault)
+    return _build(path, "cpu", options, threads)
+
+
+def _build(path: Path, kind: Kind, options: EngineOptions, threads: int) -> OpenSession:
+    settings = _session_options(threads if kind == "cpu" else 1, options.allow_spinning)
+    try:
+        runtime = onnxruntime.InferenceSession(str(path), settings, providers=chain(kind), enable_fallback=0)
+    except (ort_errors.InvalidProtobuf, ort_errors.NoSuchFile) as error:
+        raise InvalidFile(f"{path}: {_one_line(error)}") from error
+    except Exception as error:  # onnxruntime's exceptions have no common ancestor but this
+        raise _build_fault(path, kind, _one_line(error)) from error
+    active = runtime.get_providers()[0]
+    if active != NAMES[kind]:
+        raise ProviderUnavailable(f"execution provider {kind} was asked for, but {path} got {active}")
+    return OpenSession(runtime, kind, settings.intra_op_num_threads)
+
+
+def _build_fault(path: Path, kind: Kind, message: str) -> ModelRejected | ProviderUnavailable:
+    """Whose fault a failed build is: the file's, or the GPU's (then its message speaks of CUDA)."""
+    if kind != "cpu" and ("CUDA" in message or "TensorRT" in message or "EP Error" in message):
+        return ProviderUnavailable(f"execution provider {kind} was asked for, but it failed: {message}")
+    return LoadFailed(f"{path}: the runtime cannot build a session: {message}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _session_options(threads: int, allow_spinning: bool) -> onnxruntime.SessionOptions:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3  # errors; a model's harmless warnings are not the operator's business
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(allow_spinning)))
+    return settings
