@@ -225,8 +225,9 @@ def _kind(node: fx.Node, reading: Reading) -> str | None:
 
 def _is_constant_map(node: fx.Node, reading: Reading) -> bool:
     """Whether a normalisation uses running statistics, and not those of its input."""
-    arguments = {a.name: a for a in node.target._schema.arguments}  # type: ignore[union-attr]
-    names = list(arguments)
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    names = [argument.name for argument in node.target._schema.arguments]
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     uses_own = given.get("training", given.get("use_input_stats", False))
     return not uses_own and reading.value(given.get("running_mean")) is not None

@@ -116,14 +116,16 @@ def _error(network: Network, program: ExportedProgram, dtype: torch.dtype) -> fl
     reference = network.build(torch.float64).model
     with quiet():
         folded = program.module()
-    errors = [
-        relative_error(
-            outputs_of(folded, probe),
-            outputs_of(reference, tuple(x.double() if x.is_floating_point() else x for x in probe)),
-        )
-        for probe in network.probes(dtype)
-    ]
-    return max(errors)
+    return max(_error_on(probe, folded, reference) for probe in network.probes(dtype))
+
+
+def _error_on(probe: tuple[Tensor, ...], folded: nn.Module, reference: nn.Module) -> float:
+    """Infinite where the folded program does not take the probe at all: its sizes were frozen."""
+    wide = tuple(x.double() if x.is_floating_point() else x for x in probe)
+    try:
+        return relative_error(outputs_of(folded, probe), outputs_of(reference, wide))
+    except (RuntimeError, AssertionError):
+        return math.inf
 
 
 def _counting_complaints(fewest: int | None, before: Census, after: Census) -> Iterator[str]:
