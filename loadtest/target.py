@@ -43,8 +43,8 @@ def is_ready(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def running(url: str, start_command: str) -> Iterator[None]:
-    """A ready service at ``url`` for the length of the block.
+def running(url: str, start_command: str) -> Iterator[subprocess.Popen[bytes] | None]:
+    """A ready service at ``url`` for the length of the block; its process, where it was started for it.
 
     Args:
         url: Its address.
@@ -55,7 +55,7 @@ def running(url: str, start_command: str) -> Iterator[None]:
         TargetUnavailable: None answers, and none could be started.
     """
     if is_ready(url):
-        yield
+        yield None
         return
     address = urlsplit(url)
     if not start_command or address.hostname not in LOCAL_HOSTS:
@@ -65,7 +65,7 @@ def running(url: str, start_command: str) -> Iterator[None]:
     )
     try:
         _wait_until_ready(url, process)
-        yield
+        yield process
     finally:
         _stop(process)
 
