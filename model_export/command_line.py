@@ -17,6 +17,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from model_export.architectures import ARCHITECTURES
 from model_export.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from model_export.errors import ExportError, InvalidConfig
 from model_export.pipeline import Run, WorkDir
@@ -32,6 +33,9 @@ examples:
         scikit-learn's digits → models/digits/1, in well under a minute, without a download
   python -m model_export run --dataset mnist --data-dir data/mnist --name mnist
   python -m model_export run --dataset imagefolder --data-dir photos/ --input 3x64x64 --name photos
+  python -m model_export run --model mine.nets:make --weights mine.pt --input 3x224x224 \
+        --labels labels.txt --dataset imagefolder --data-dir held_back/ --name mine
+        a network that is already trained; the pictures are what it is proven on
   python -m model_export train --name mine && python -m model_export fold --name mine --objective fewest
         stage by stage; the results wait in runs/mine/
 """
@@ -72,16 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None: those of the process.
     """
     parsed = parser().parse_args(arguments)
-    console = Console(stderr=True)
+    # With --json the result alone is on stdout, so that it can be piped on.
+    console = Console(stderr=parsed.json)
     try:
         run = run_for(parsed, console)
         result = STAGES[parsed.stage].work(run)
     except InvalidConfig as error:
-        return _fail(console, error, EXIT_USAGE)
+        return _fail(error, EXIT_USAGE)
     except (ExportError, FoldserveError) as error:
-        return _fail(console, error, EXIT_FAILED)
+        return _fail(error, EXIT_FAILED)
     except KeyboardInterrupt:
-        return _fail(console, "interrupted; what was finished is in the work folder", EXIT_INTERRUPTED)
+        return _fail("interrupted; what was finished is in the work folder", EXIT_INTERRUPTED)
     if parsed.json:
         sys.stdout.buffer.write(TypeAdapter(type(result)).dump_json(result, indent=2) + b"\n")
     return 0
@@ -98,7 +103,7 @@ def run_for(parsed: argparse.Namespace, console: Console) -> Run:
     workdir = WorkDir(flags.get("workdir", Path("runs") / defaults.name))
     if not STAGES[parsed.stage].starts_afresh and workdir.has("config.json"):
         defaults = workdir.read("config.json", RunConfig)
-    config = _replaced(defaults, flags)
+    config = _replaced(defaults, {"epochs": 0, **flags} if "weights" in flags else flags)
     workdir.write("config.json", config)
     return Run(config, workdir, console)
 
@@ -152,8 +157,31 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_network_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--architecture", metavar="NAME", help="one of ours (default: article_cnn)")
-    group.add_argument("--epochs", type=int, metavar="N", help="passes over the training data (default: 10)")
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--architecture",
+        choices=sorted(ARCHITECTURES),
+        metavar="NAME",
+        help=f"one of ours: {', '.join(sorted(ARCHITECTURES))} (default: article_cnn)",
+    )
+    choice.add_argument(
+        "--model", metavar="PACKAGE.MODULE:FACTORY", help="anything callable that returns an nn.Module"
+    )
+    group.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="state dict, safetensors or torch; then nothing is trained",
+    )
+    group.add_argument("--labels", type=Path, metavar="FILE", help="one a line, in the order of the logits")
+    group.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="passes over the training data (default: 10; with --weights: 0)",
+    )
+    group.add_argument("--batch-size", type=int, metavar="N", help="in training (default: 64)")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="of Adam (default: 0.001)")
     group.add_argument("--seed", type=int, metavar="N", help="of weights and shuffling (default: 0)")
     group.add_argument(
         "--objective",
@@ -215,6 +243,8 @@ def _chosen(flags: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if name in names}
 
 
-def _fail(console: Console, error: object, code: int) -> int:
-    console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+def _fail(error: object, code: int) -> int:
+    Console(stderr=True).print(
+        f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+    )
     return code

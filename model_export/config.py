@@ -71,7 +71,7 @@ class TrainConfig:
     """How to train. The defaults are the article's: Adam, cross-entropy, 10 epochs.
 
     Attributes:
-        epochs: Passes over the training split.
+        epochs: Passes over the training split; 0: the weights stay as they came.
         batch_size: Instances a step.
         learning_rate: The highest one.
         weight_decay: Of every parameter; part of the gradient, as in Adam's and SGD's own papers.
@@ -107,11 +107,11 @@ class TrainConfig:
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("batch_size", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidConfig(f"{_flag(name)} {value}: must be at least 1")
-        for name in ("weight_decay", "warmup_epochs"):
+        for name in ("epochs", "weight_decay", "warmup_epochs"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise InvalidConfig(f"{_flag(name)} {value}: must be zero or more")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,14 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 from model_export import architectures, cost, data, export, report, training, verification
 from model_export.config import RunConfig
 from model_export.data import ImageDataset
 from model_export.evaluation import open_session, predict
+from model_export.pipeline import summaries
 from model_export.pipeline.proofs import fold_network, trace_network, verify_file
 from model_export.pipeline.publication import next_version, publish
 from model_export.pipeline.workdir import WorkDir
@@ -72,18 +73,28 @@ class Run:
         return self.publish()
 
     def train(self) -> TrainingHistory:
-        """Trains a fresh network."""
-        torch.manual_seed(self.config.train.seed)
-        network = self._build()
-        history = training.train(network, self.dataset, self.config.train, console=self.console)
-        save_file(network.state_dict(), self.workdir / "weights.safetensors")
+        """Trains the network, unless 0 epochs were asked for: then it is taken as it came."""
+        self.workdir.begin("train")
+        network = architectures.load(
+            self.config.model,
+            input_shape=self.dataset.input_shape,
+            classes=len(self.dataset.labels),
+            seed=self.config.train.seed,
+        )
+        history = TrainingHistory(())
+        if self.config.train.epochs > 0:
+            history = training.train(network, self.dataset, self.config.train, console=self.console)
+        save_model(network, str(self.workdir / "weights.safetensors"))  # tied weights stay tied
         self.workdir.write("history.json", history)
+        summaries.print_training(history, self.console)
         return history
 
     def cost(self) -> CostTable:
         """Counts what the network costs as it was trained."""
+        self.workdir.begin("cost")
         table = cost.count(trace_network(self._network(), self.dataset))
         self.workdir.write("cost.json", table)
+        cost.print_table(table, self.console, title=f"{self._architecture}: cost of one picture")
         return table
 
     def fold(self) -> FoldOutcome:
@@ -92,6 +103,7 @@ class Run:
         Raises:
             FoldRefused: One is no constant affine map.
         """
+        self.workdir.begin("fold")
         result = fold_network(self._network(), self.dataset, self.config.objective)
         outcome = FoldOutcome(
             objective=result.report.objective,
@@ -102,10 +114,12 @@ class Run:
         torch.export.save(result.program, self.workdir / "folded.pt2")
         self.workdir.write("fold.json", outcome)
         self.workdir.write("folded_cost.json", cost.count(result.program))
+        summaries.print_fold(outcome, self.console)
         return outcome
 
     def export(self) -> Path:
         """Writes the model file, complete but for what only its proofs can tell."""
+        self.workdir.begin("export")
         program = torch.export.load(self.workdir.require("folded.pt2"))
         network = export.network_graph(program)
         export.lower(network)
@@ -121,6 +135,7 @@ class Run:
         Raises:
             VerificationFailed: A proof did not hold.
         """
+        self.workdir.begin("verify")
         path = self.workdir.require(Precision.FP32.file_name)
         graph, metadata = export.read_model_file(path)
         found = verify_file(
@@ -136,6 +151,7 @@ class Run:
         )
         export.write_model_file(graph, path, proven)
         self.workdir.write("verification.json", found)
+        summaries.print_verification(found, self.console)
         return found
 
     def publish(self) -> Path:
@@ -157,29 +173,32 @@ class Run:
             verification.require([verification.self_test_replay(path, final)])
             report.write(facts, final, digest, folder)
 
-        return publish(self.config.repository, self.config.name, write)
+        folder = publish(self.config.repository, self.config.name, write)
+        self.console.print(f"published [bold]{folder}[/]", soft_wrap=True)
+        return folder
 
     @cached_property
     def dataset(self) -> ImageDataset:
         """The pictures, read once."""
-        return data.load_dataset(self.config.data)
+        return data.load_dataset(self.config.data, labels=self.config.model.labels, console=self.console)
 
     @property
     def task(self) -> Task:
         """One label a picture, or any number of them."""
         return Task.MULTICLASS if self.dataset.test.targets.ndim == 1 else Task.MULTILABEL
 
-    def _build(self) -> nn.Module:
-        return architectures.build(
-            self.config.model.architecture,
-            input_shape=self.dataset.input_shape,
-            classes=len(self.dataset.labels),
-        )
+    @property
+    def _architecture(self) -> str:
+        return self.config.model.model or self.config.model.architecture
 
     def _network(self) -> nn.Module:
         """The trained network, evaluating."""
-        network = self._build()
-        network.load_state_dict(load_file(self.workdir.require("weights.safetensors")))
+        network = architectures.load(
+            replace(self.config.model, weights=None),
+            input_shape=self.dataset.input_shape,
+            classes=len(self.dataset.labels),
+        )
+        load_model(network, self.workdir.require("weights.safetensors"))
         return network.eval()
 
     def _metadata(self, graph: ir.Model, path: Path) -> ModelMetadata:
@@ -195,7 +214,7 @@ class Run:
             labels=self.dataset.labels,
             input=self.dataset.contract,
             precision=Precision.FP32,
-            architecture=self.config.model.model or self.config.model.architecture,
+            architecture=self._architecture,
             fold=FoldSummary(
                 objective=folded.objective,
                 batch_norms=len(folded.fates),
@@ -214,7 +233,8 @@ class Run:
         step = -(-len(train) // REFERENCE_INSTANCES)
         images = np.ascontiguousarray(train.images[::step])
         logits = predict(open_session(path), images, self.dataset.contract)
-        return export.reference_distributions(images, verification.activate(logits, self.task))
+        sizes = None if train.sizes is None else train.sizes[::step]
+        return export.reference_distributions(images, verification.activate(logits, self.task), sizes)
 
     def _facts(self) -> report.Facts:
         return report.Facts(

@@ -25,29 +25,43 @@ from model_export.errors import InvalidConfig
 
 _Record = TypeVar("_Record")
 
-# Which stage makes a file: for the message when it is missing.
-_MAKERS: Final = {
-    "config.json": "train",
-    "weights.safetensors": "train",
-    "history.json": "train",
-    "cost.json": "cost",
-    "folded.pt2": "fold",
-    "fold.json": "fold",
-    "folded_cost.json": "fold",
-    "model.onnx": "export",
-    "verification.json": "verify",
+# What each stage makes.
+_FILES: Final = {
+    "train": ("config.json", "weights.safetensors", "history.json"),
+    "cost": ("cost.json",),
+    "fold": ("folded.pt2", "fold.json", "folded_cost.json"),
+    "export": ("model.onnx", "model.onnx.sha256"),
+    "verify": ("verification.json",),
+}
+# Whose results are worth nothing once a stage runs again, besides its own.
+_OUTDATED: Final = {
+    "train": ("cost", "fold", "export", "verify"),
+    "cost": (),
+    "fold": ("export", "verify"),
+    "export": ("verify",),
+    "verify": (),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class WorkDir:
-    """One run's folder."""
+    """One run's folder; made if it is not there."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
 
     def __truediv__(self, name: str) -> Path:
         """A file in it, there or not."""
         return self.path / name
+
+    def begin(self, stage: str) -> None:
+        """Removes what the stage is about to make, and what was made from that."""
+        for made_by in (stage, *_OUTDATED[stage]):
+            for name in _FILES[made_by]:
+                if name != "config.json":  # it says what the stage has to do
+                    (self.path / name).unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
         """Whether a stage has made this file."""
@@ -60,14 +74,12 @@ class WorkDir:
             InvalidConfig: It did not; the message says which one.
         """
         if not self.has(name):
-            raise InvalidConfig(
-                f"{self.path / name} is missing: run `python -m model_export {_MAKERS[name]}` first"
-            )
+            stage = next(stage for stage, names in _FILES.items() if name in names)
+            raise InvalidConfig(f"{self.path / name} is missing: run `python -m model_export {stage}` first")
         return self.path / name
 
     def write(self, name: str, record: object) -> None:
         """Writes a record (a dataclass, or anything pydantic can write) as JSON."""
-        self.path.mkdir(parents=True, exist_ok=True)
         (self.path / name).write_bytes(TypeAdapter(type(record)).dump_json(record, indent=2))
 
     def read(self, name: str, kind: type[_Record]) -> _Record:

@@ -29,7 +29,7 @@ def document_json(facts: Facts, metadata: ModelMetadata, digest: str) -> bytes:
         "model": metadata.model_dump(mode="json", exclude={"selftest": {"instances"}}),
         "sha256": digest,
         "config": TypeAdapter(type(facts.config)).dump_python(facts.config, mode="json"),
-        "training": [] if facts.history is None else [asdict(epoch) for epoch in facts.history.epochs],
+        "training": [asdict(epoch) for epoch in facts.history.epochs],
         "cost": {"before": cost_totals(facts.cost), "after": cost_totals(facts.folded_cost)},
         "fold": asdict(facts.fold),
         "verification": asdict(facts.verification),

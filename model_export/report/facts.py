@@ -14,7 +14,7 @@ class Facts:
 
     Attributes:
         config: What was asked for.
-        history: None for a network that came trained.
+        history: Empty for a network that came trained.
         cost: Before the fold.
         folded_cost: After it.
         fold: The fate of every BatchNorm.
@@ -22,7 +22,7 @@ class Facts:
     """
 
     config: RunConfig
-    history: TrainingHistory | None
+    history: TrainingHistory
     cost: CostTable
     folded_cost: CostTable
     fold: FoldOutcome

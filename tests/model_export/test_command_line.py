@@ -1,0 +1,175 @@
+"""The command line: what is typed becomes settings, what goes wrong one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from model_export import command_line
+from model_export.command_line import STAGES, main, parser, run_for
+from model_export.config import RunConfig
+from model_export.pipeline import Run, WorkDir
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test in a folder of its own, since ``runs`` and ``models`` are relative."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config_of(*arguments: str) -> RunConfig:
+    return run_for(parser().parse_args(arguments), Console(quiet=True)).config
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    config = config_of("run")
+    assert (config.name, config.repository, config.objective) == ("digits", Path("models"), "speed")
+    assert (config.model.architecture, config.train.epochs) == ("article_cnn", 10)
+    assert Path("runs/digits/config.json").is_file()
+
+
+def test_every_flag_reaches_its_setting() -> None:
+    config = config_of(
+        *("run", "--dataset", "imagefolder", "--data-dir", "d", "--limit", "9", "--input", "3x32x48"),
+        *("--resize", "shorter_side", "--resize-to", "64", "--interpolation", "bicubic", "--channels", "bgr"),
+        *("--mean", "0.1,0.2,0.3", "--std", "1,2,3", "--model", "a.b:c", "--labels", "l.txt"),
+        *("--epochs", "3", "--batch-size", "7", "--learning-rate", "0.5", "--seed", "4"),
+        *("--objective", "fewest", "--name", "n", "--repository", "r", "--workdir", "w"),
+    )
+    data, model, train = config.data, config.model, config.train
+    assert (data.dataset, data.data_dir, data.limit, data.input) == ("imagefolder", Path("d"), 9, (3, 32, 48))
+    assert (data.resize, data.resize_to, data.interpolation, data.channels) == (
+        "shorter_side",
+        64,
+        "bicubic",
+        "bgr",
+    )
+    assert (data.mean, data.std) == ((0.1, 0.2, 0.3), (1, 2, 3))
+    assert (model.model, model.labels) == ("a.b:c", Path("l.txt"))
+    assert (train.epochs, train.batch_size, train.learning_rate, train.seed) == (3, 7, 0.5, 4)
+    assert (config.objective, config.name, config.repository) == ("fewest", "n", Path("r"))
+    assert data.seed == 0, "the split stays the same whatever the seed of the training"
+
+
+def test_the_name_is_that_of_the_data_set_unless_given() -> None:
+    assert config_of("run", "--dataset", "mnist").name == "mnist"
+    assert config_of("run", "--dataset", "mnist", "--name", "x").name == "x"
+
+
+def test_a_network_with_weights_is_not_trained_unless_asked() -> None:
+    assert config_of("run", "--weights", "w.pt").train.epochs == 0
+    assert config_of("run", "--weights", "w.pt", "--epochs", "2").train.epochs == 2
+
+
+def test_later_stages_take_their_settings_from_the_work_folder() -> None:
+    config_of("train", "--dataset", "mnist", "--name", "x", "--epochs", "3", "--objective", "fewest")
+    fold = config_of("fold", "--name", "x")
+    assert (fold.data.dataset, fold.train.epochs, fold.objective) == ("mnist", 3, "fewest")
+    assert config_of("fold", "--name", "x", "--objective", "speed").objective == "speed"
+    assert config_of("export", "--name", "x").objective == "speed", "a flag given again is remembered"
+    assert config_of("train", "--name", "x").data.dataset == "digits", "a new training starts afresh"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run", "--input", "28x28"], "not of the form CxHxW"),
+        (["run", "--mean", "a,b"], "not a list like"),
+        (["run", "--dataset", "imagenet"], "invalid choice"),
+        (["run", "--architecture", "transformer"], "invalid choice"),
+        (["run", "--architecture", "resnet18", "--model", "a:b"], "not allowed with"),
+        (["deploy"], "invalid choice"),
+        ([], "STAGE"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == command_line.EXIT_USAGE
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["run", "--epochs", "-1"], 2, "--epochs -1: must be zero or more"),
+        (["fold", "--name", "unknown"], 2, "run `python -m model_export train` first"),
+        (["publish", "--name", "unknown"], 2, "run `python -m model_export export` first"),
+        (["run", "--dataset", "mnist", "--data-dir", "nowhere"], 1, "nowhere"),
+        (["run", "--model", "no.such:thing"], 1, "cannot import no.such"),
+        (["run", "--weights", "missing.pt"], 1, "missing.pt"),
+        (["run", "--name", "../escape", "--workdir", "w", "--epochs", "0"], 2, "--name ../escape"),
+    ],
+)
+def test_a_failure_is_one_clear_line_and_an_exit_code(
+    arguments: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not Path("models").exists()
+
+
+def test_every_stage_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"{name} " in text and stage.summary.split(",")[0] in text for name, stage in STAGES.items())
+
+
+def test_json_is_the_result_and_nothing_else(
+    finished: Run, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert main(["cost", "--json", "--workdir", str(finished.workdir.path)]) == 0
+    layers = json.loads(capfdbinary.readouterr().out)["layers"]
+    assert sum(layer["macs"] for layer in layers) > 100_000
+
+
+def test_stages_one_by_one_make_what_a_whole_run_makes(elsewhere: Path) -> None:
+    for stage in ("train", "cost", "fold", "export", "verify", "publish"):
+        flags = ["--epochs", "1", "--limit", "200"] if stage == "train" else []
+        assert main([stage, *flags]) == 0, stage
+    published = elsewhere / "models/digits/1"
+    assert sorted(path.name for path in published.iterdir()) == [
+        "model.onnx",
+        "model.onnx.sha256",
+        "report.html",
+        "report.json",
+    ]
+    report = json.loads((published / "report.json").read_text())
+    assert report["config"]["train"]["epochs"] == 1
+    assert WorkDir(elsewhere / "runs/digits").read("config.json", RunConfig).data.limit == 200
+
+
+def test_an_old_proof_does_not_outlive_what_it_proved(tmp_path: Path) -> None:
+    workdir = WorkDir(tmp_path / "w")
+    files = ("weights.safetensors", "cost.json", "folded.pt2", "model.onnx", "verification.json")
+
+    def left_after(stage: str) -> list[str]:
+        for name in files:
+            (workdir / name).touch()
+        workdir.begin(stage)
+        return [name for name in files if workdir.has(name)]
+
+    assert left_after("train") == []
+    assert left_after("cost") == [name for name in files if name != "cost.json"]
+    assert left_after("fold") == ["weights.safetensors", "cost.json"]
+    assert left_after("export") == ["weights.safetensors", "cost.json", "folded.pt2"]
+    assert left_after("verify") == ["weights.safetensors", "cost.json", "folded.pt2", "model.onnx"]
+
+
+def test_nothing_is_published_without_its_proofs(finished: Run, tmp_path: Path) -> None:
+    (finished.workdir / "verification.json").rename(tmp_path / "kept.json")
+    try:
+        assert main(["publish", "--workdir", str(finished.workdir.path), "--repository", "r"]) == 2
+        assert not Path("r").exists()
+    finally:
+        (tmp_path / "kept.json").rename(finished.workdir / "verification.json")

@@ -1,0 +1,139 @@
+"""Cost figures against hand-computed ones and against torch's own counter."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from model_export import cost
+from model_export.records import CostTable
+
+
+def program_of(module: nn.Module, *shape: int) -> ExportedProgram:
+    example = torch.randn(2, *shape)
+    return torch.export.export(module.eval(), (example,), dynamic_shapes=({0: Dim("batch")},))
+
+
+FIVE = nn.Sequential(
+    nn.Conv2d(3, 8, 3, padding=1),  # 8·10·10 outputs, 3·3·3 each
+    nn.BatchNorm2d(8),
+    nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=4, bias=False),  # 8·5·5 outputs, 2·3·3 each
+    nn.ConvTranspose2d(8, 4, 2, stride=2),  # 8·5·5 inputs, 4·2·2 each
+    nn.Flatten(),
+    nn.Linear(400, 10),  # 10 outputs, 400 each
+)
+
+BY_HAND = {
+    # operator: parameters, weight bytes, activation bytes, MACs, output shape
+    "0": ("conv2d", 3 * 8 * 9 + 8, 4 * 224, 4 * 800, 800 * 27, (8, 10, 10)),
+    "1": ("batch_norm", 16, 4 * 32, 4 * 800, 0, (8, 10, 10)),  # γ, β are learnt; μ, σ² are read too
+    "2": ("conv2d", 8 * 2 * 9, 4 * 144, 4 * 200, 200 * 18, (8, 5, 5)),
+    "3": ("conv_transpose2d", 8 * 4 * 4 + 4, 4 * 132, 4 * 400, 200 * 16, (4, 10, 10)),
+    "4": ("flatten", 0, 0, 0, 0, (400,)),  # the same memory under another shape
+    "5": ("linear", 400 * 10 + 10, 4 * 4010, 4 * 10, 4000, (10,)),
+}
+
+
+@pytest.mark.parametrize("position", range(6))
+def test_each_layer_costs_what_it_costs_by_hand(position: int) -> None:
+    layer = cost.count(program_of(FIVE, 3, 10, 10)).layers[position]
+    figures = (layer.operator, layer.parameters, layer.weight_bytes)
+    assert (*figures, layer.activation_bytes, layer.macs, layer.output_shape) == BY_HAND[layer.name]
+    assert layer.known
+
+
+def test_totals_are_sums() -> None:
+    table = cost.count(program_of(FIVE, 3, 10, 10))
+    assert table.parameters == sum(parameter.numel() for parameter in FIVE.parameters())
+    assert table.macs == 800 * 27 + 200 * 18 + 200 * 16 + 4000
+
+
+class Attention(nn.Module):
+    """Tokens of patches, self-attention, matrix products: what a vision transformer is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.query_key_value = nn.Linear(16, 48)
+        self.mix = nn.Parameter(torch.randn(4, 4))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        heads = self.query_key_value(tokens).unflatten(2, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+        mixed = torch.matmul(self.mix, attended)
+        logits: Tensor = self.head(mixed.transpose(1, 2).flatten(2).mean(1))
+        return logits
+
+
+class OneDimensional(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Flatten(2), nn.Conv1d(3, 4, 3), nn.ConvTranspose1d(4, 2, 3), nn.Flatten(), nn.Linear(128, 5)
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch copies its own deprecated classes
+@pytest.mark.parametrize("network", [FIVE, Attention(), OneDimensional()], ids=["five", "attention", "1d"])
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_multiply_adds_are_half_of_torchs_flops(network: nn.Module, decomposed: bool) -> None:
+    shape = (3, 10, 10) if network is FIVE else (3, 8, 8)
+    program = program_of(network, *shape)
+    if decomposed:
+        program = program.run_decompositions({})
+    counter = FlopCounterMode(display=False)
+    # As matrix products: the counter has no rule for the CPU's fused attention.
+    with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        network(torch.randn(1, *shape))
+    assert cost.count(program).macs == counter.get_total_flops() / 2
+
+
+def test_a_weight_that_is_read_twice_is_stored_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            twice: Tensor = self.conv(self.conv(x))
+            return twice
+
+    table = cost.count(program_of(Twice(), 3, 8, 8))
+    assert [layer.parameters for layer in table.layers] == [84, 0]
+    assert [layer.macs for layer in table.layers] == [192 * 27] * 2
+
+
+def test_an_operator_without_a_rule_is_counted_and_named() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            spectrum: Tensor = torch.fft.rfft(x)
+            return spectrum.abs()
+
+    table = cost.count(program_of(Spectrum(), 3, 8))
+    unknown = [layer.operator for layer in table.layers if not layer.known]
+    assert unknown == ["fft_rfft"]
+    assert "fft_rfft (1)" in printed(table)
+
+
+def printed(table: CostTable) -> str:
+    stream = io.StringIO()
+    cost.print_table(table, Console(file=stream, width=160), title="cost")
+    return stream.getvalue()
+
+
+def test_the_table_shows_every_layer_and_the_sum() -> None:
+    table = cost.count(program_of(FIVE, 3, 10, 10))
+    text = printed(table)
+    assert f"{table.macs:,}" in text
+    assert "conv_transpose2d" in text
+    stream = io.StringIO()
+    cost.print_comparison(table, CostTable(table.layers[:1]), Console(file=stream, width=120))
+    assert "before the fold" in stream.getvalue()
