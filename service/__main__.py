@@ -17,10 +17,10 @@ from service.settings import load_settings
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command, or the service; the exit status."""
-    if arguments and arguments[0] in COMMANDS:
-        sys.stdout.write(COMMANDS[arguments[0]]())
-        return 0
     try:
+        if arguments and arguments[0] in COMMANDS:
+            sys.stdout.write(COMMANDS[arguments[0]](arguments[1:]))
+            return 0
         settings = load_settings(arguments)
     except InvalidConfiguration as error:
         return _complain(error, 2)

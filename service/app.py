@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from fastapi import FastAPI
@@ -32,7 +33,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from service import __version__
+from service import __version__, access
 from service.api.documentation import add_predict
 from service.api.exchange import ClientLeft, Endpoint, Exchange
 from service.api.exposition import metrics_router
@@ -60,6 +61,11 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 PREDICT_PATH: Final = "/predict"
+
+METRICS_PATH: Final = "/metrics"
+
+# What needs a key where there are keys; probes, page and documents are for everybody.
+_SCOPES: Final = MappingProxyType({PREDICT_PATH: access.Scope.PREDICT, METRICS_PATH: access.Scope.METRICS})
 
 # Where a request's `Exchange` travels through the framework.
 _EXCHANGE_KEY: Final = "foldserve.exchange"
@@ -111,6 +117,7 @@ class Application:
         self._predict: Endpoint = PredictEndpoint(
             self.repository.resolve, predict_limits(settings), self._pool, self.metrics
         )
+        self._access = make_access(settings)
         self._throttle = Throttle()
         self.framework = self._make_framework()
 
@@ -177,6 +184,8 @@ class Application:
     async def _dispatch(self, exchange: Exchange) -> None:
         scope = exchange.scope
         try:
+            if self._access is not None and scope["path"] in _SCOPES:
+                self._access.admit(_SCOPES[scope["path"]], exchange.headers, _address(scope))
             if scope["path"] != PREDICT_PATH:
                 await self._through_framework(exchange)
                 return
@@ -338,8 +347,26 @@ def _response(error: RequestError, exchange: Exchange) -> Response:
     return Response(body, status, {name.decode(): value.decode() for name, value in headers})
 
 
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else "unknown"
+
+
 def _log_fields(exchange: Exchange) -> dict[str, object]:
     return {"request_id": exchange.request_id, "method": exchange.method, "route": exchange.route}
+
+
+def make_access(settings: Settings) -> access.Access | None:
+    """The door that the settings ask for; None where everybody is let in.
+
+    Raises:
+        InvalidConfiguration: The file with the keys is not right.
+    """
+    if settings.api_keys_file is None and not settings.rate_limit_per_minute:
+        return None
+    keys = None if settings.api_keys_file is None else access.KeyFile(settings.api_keys_file)
+    rate = settings.rate_limit_per_minute
+    return access.Access(keys, access.RateLimiter(rate) if rate else None)
 
 
 def repository_options(settings: Settings) -> RepositoryOptions:
@@ -368,5 +395,5 @@ def predict_limits(settings: Settings) -> PredictLimits:
         max_images=settings.max_images_per_request,
         default_deadline_s=settings.default_deadline_ms / 1000,
         top_k=settings.top_k,
-        decode=DecodeLimits(max_pixels=settings.max_pixels),
+        decode=DecodeLimits(max_pixels=settings.max_pixels, formats=frozenset(settings.image_formats)),
     )

@@ -1,15 +1,19 @@
-"""Commands beside serving: the reference documents, written by the code that they describe."""
+"""Commands beside serving: the reference documents, written by the code they describe, and API keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 import orjson
 
+from service.access import Scope, make_key
 from service.app import Application
+from service.errors import InvalidConfiguration
 from service.settings import Settings, settings_reference
+
+Command: TypeAlias = Callable[[Sequence[str]], str]
 
 
 def openapi_document() -> str:
@@ -18,6 +22,29 @@ def openapi_document() -> str:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-COMMANDS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
-    {"openapi": openapi_document, "settings": settings_reference}
+def new_key(arguments: Sequence[str]) -> str:
+    """A new API key and its line for the file of keys.
+
+    Args:
+        arguments: A name, and the key's scopes if it is for more than `predict`.
+
+    Raises:
+        InvalidConfiguration: No name, or a scope that there is not.
+    """
+    if not arguments:
+        raise InvalidConfiguration("usage: python -m service key NAME [SCOPE …]")
+    name, *scopes = arguments
+    unknown = sorted(set(scopes) - set(Scope))
+    if unknown:
+        raise InvalidConfiguration(f"no scope '{unknown[0]}'; there are {', '.join(Scope)}")
+    secret, line = make_key(name, map(Scope, scopes or [Scope.PREDICT]))
+    return f"# the key, shown this once: {secret}\n{line}\n"
+
+
+COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
+    {
+        "openapi": lambda _: openapi_document(),
+        "settings": lambda _: settings_reference(),
+        "key": new_key,
+    }
 )

@@ -18,13 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import InvalidConfiguration
 
 ENV_PREFIX = "FOLDSERVE_"
+
+ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif"]
 
 _MIB = 1024 * 1024
 _REFERENCE_HEAD = (
@@ -168,6 +170,24 @@ class Settings(BaseSettings):
     top_k: int = Field(
         default=5, ge=1, le=1000, description="Classes listed in `top` when a request sends no top_k."
     )
+    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode] = Field(
+        default=get_args(ImageFormat),
+        min_length=1,
+        description="Formats that are decoded, separated by commas. Another one is answered 415; "
+        "fewer formats are fewer decoders that face the internet.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File with the hashes of API keys, a name and scopes each; `python -m service key NAME` "
+        "writes a line. With it /predict and /metrics need a key; it is read again when it changes.",
+    )
+    rate_limit_per_minute: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Predict requests a minute for each API key (without keys, for each address; a reverse "
+        "proxy is one address); then 429. 0: no limit.",
+    )
     shutdown_delay_s: float = Field(
         default=0,
         ge=0,
@@ -190,12 +210,14 @@ class Settings(BaseSettings):
         default="text", description="`json` writes one object a line, for log collectors."
     )
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "image_formats", mode="before")
     @classmethod
-    def _split_models(cls, value: object) -> object:
+    def _split_list(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
-        return None if value == "all" else tuple(name.strip() for name in value.split(","))
+        if value == "all":
+            return cls.model_fields[info.field_name or ""].default
+        return tuple(name.strip() for name in value.split(","))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -289,17 +311,27 @@ def settings_reference() -> str:
 def _default_text(name: str, field: FieldInfo) -> str:
     if field.default is None:
         return "all" if name == "models" else "unset"
+    if isinstance(field.default, tuple):
+        return "all"
     if isinstance(field.default, int) and field.default >= _MIB and field.default % _MIB == 0:
         return f"{field.default} ({field.default // _MIB} MiB)"
     return str(field.default)
 
 
 def _bounds_text(field: FieldInfo) -> str:
-    choices = get_args(field.annotation)
-    if choices and all(isinstance(choice, str) for choice in choices):
+    choices = _choices(field.annotation)
+    if choices:
         return ", ".join(choices)
     limits = {type(limit).__name__: limit for limit in field.metadata}
     lower, above, upper = (getattr(limits.get(kind), kind.lower(), None) for kind in ("Ge", "Gt", "Le"))
     if upper is None:
         return ""
     return f"{lower} to {upper}" if lower is not None else f"above {above}, to {upper}"
+
+
+def _choices(annotation: object) -> tuple[str, ...]:
+    """The words that a setting may have, also as the items of a list; empty where it is free."""
+    inner = get_args(annotation)
+    if inner and all(isinstance(choice, str) for choice in inner):
+        return inner
+    return _choices(inner[0]) if len(inner) == 2 and inner[1] is Ellipsis else ()

@@ -25,6 +25,8 @@ _BINARY: Final[Json] = {"schema": {"type": "string", "format": "binary"}}
 _PREDICT_REASONS: Final = (
     Reason.MALFORMED_BODY,
     Reason.INVALID_PARAMETER,
+    Reason.UNAUTHENTICATED,
+    Reason.FORBIDDEN,
     Reason.MODEL_NOT_FOUND,
     Reason.SLOW_CLIENT,
     Reason.BODY_TOO_LARGE,
@@ -33,6 +35,7 @@ _PREDICT_REASONS: Final = (
     Reason.UNSUPPORTED_MEDIA_TYPE,
     Reason.INVALID_INSTANCE,
     Reason.UNDECODABLE_IMAGE,
+    Reason.RATE_LIMITED,
     Reason.HEADERS_TOO_LARGE,
     Reason.INFERENCE_FAILED,
     Reason.OVERLOADED,

@@ -1,6 +1,6 @@
 """The one table from reasons to HTTP statuses, and error bodies after RFC 9457.
 
-Source: RFC 9457 (problem details), RFC 9110 section 10.2.3 (Retry-After).
+Source: RFC 9457 (problem details), RFC 9110 sections 10.2.3 (Retry-After) and 11.6.1 (WWW-Authenticate).
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ def problem_response(error: RequestError, request_id: str) -> tuple[int, list[tu
     seconds = retry_after(error)
     if seconds is not None:
         headers.append((b"retry-after", seconds))
+    if error.reason is Reason.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b"Bearer"))
     return STATUSES[error.reason], headers, problem_body(error, request_id)
 
 

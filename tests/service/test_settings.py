@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from service.errors import InvalidConfiguration
+from service.images import FORMATS
 from service.settings import (
+    ImageFormat,
     Settings,
     describe_settings,
     load_settings,
@@ -62,6 +65,14 @@ def test_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_models_are_split_at_commas(text: str, names: tuple[str, ...] | None) -> None:
     assert load_settings(["--models", text]).models == names
+
+
+def test_image_formats_are_those_that_there_are() -> None:
+    assert frozenset(get_args(ImageFormat)) == FORMATS
+    assert load_settings(["--image-formats", "png, jpeg"]).image_formats == ("png", "jpeg")
+    assert load_settings(["--image-formats", "all"]).image_formats == get_args(ImageFormat)
+    with pytest.raises(InvalidConfiguration, match="--image-formats"):
+        load_settings(["--image-formats", "png,heic"])
 
 
 def test_settings_are_frozen() -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import APIRouter
 
+from service.access import Scope, make_key
 from service.app import Application
 from service.errors import InferenceFailed, Overloaded, Reason
 from service.repository import Repository, ServedModel
@@ -169,3 +170,33 @@ async def test_under_another_server_the_lifespan_loads_and_closes(models: Path) 
         assert (await outbox.get())["type"] == "lifespan.shutdown.complete"
         await life
     assert application.why_not_ready() is not None
+
+
+async def test_with_a_key_file_predictions_and_metrics_need_a_key(
+    start: Start, image: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys"
+    secret, line = make_key("web", [Scope.PREDICT])
+    path.write_text(line)
+    authorization = {"authorization": f"Bearer {secret}"}
+    async with start(api_keys_file=path) as service:
+        response = await post(service, content=image)
+        problem_of(response, Reason.UNAUTHENTICATED)
+        assert response.headers["www-authenticate"] == "Bearer"
+        problem_of(await service.client.get("/metrics"), Reason.UNAUTHENTICATED)
+        problem_of(await service.client.get("/metrics", headers=authorization), Reason.FORBIDDEN)
+        assert (await post(service, content=image, headers=authorization)).status_code == 200
+        assert (await service.client.get("/readyz")).status_code == 200
+
+
+async def test_beyond_the_rate_clients_are_told_when_to_come_back(start: Start, image: bytes) -> None:
+    async with start(rate_limit_per_minute=2) as service:
+        answers = [await post(service, content=image) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    problem_of(answers[-1], Reason.RATE_LIMITED)
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+
+
+async def test_a_format_that_is_switched_off_is_415(start: Start, image: bytes) -> None:
+    async with start(image_formats=("jpeg",)) as service:
+        problem_of(await post(service, content=image), Reason.UNSUPPORTED_MEDIA_TYPE)
