@@ -38,6 +38,7 @@ from service.api.documentation import add_predict
 from service.api.exchange import ClientLeft, Endpoint, Exchange
 from service.api.exposition import metrics_router
 from service.api.health import health_router
+from service.api.pages import pages_router
 from service.api.predict import PredictEndpoint, PredictLimits
 from service.api.problems import STATUSES, problem_response
 from service.artifact import Precision
@@ -278,6 +279,7 @@ class Application:
         framework.router.routes.append(Route(PREDICT_PATH, _Mounted(self._predict), methods=["POST"]))
         framework.include_router(health_router(self))
         framework.include_router(metrics_router(self.metrics))
+        framework.include_router(pages_router(self.repository))
         framework.exception_handler(RequestError)(self._answer_refusal)
         framework.exception_handler(HTTPException)(self._answer_http_exception)
         framework.exception_handler(RequestValidationError)(self._answer_invalid)
