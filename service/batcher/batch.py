@@ -16,6 +16,9 @@ Floats: TypeAlias = NDArray[np.float32]
 # is overwritten by the next batch; the results must not be.
 Run: TypeAlias = Callable[[Pixels], tuple[Floats, Floats]]
 
+# From so many labels on, finding the few best beats sorting all.
+_MANY_LABELS = 256
+
 
 class Row:
     """One instance's results: row ``index`` of its batch. The arrays are views, read-only by convention.
@@ -94,12 +97,23 @@ class FinishedBatch:
 
 def _rank(probabilities: Floats, k: int) -> list[list[tuple[int, float]]]:
     """The k best of each row, as (index, value), best first; of equals the lower index first."""
+    if probabilities.shape[1] > _MANY_LABELS and k < probabilities.shape[1] // 4:
+        return [_best(row, k) for row in probabilities]
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    best = np.take_along_axis(probabilities, order, axis=1)
+    best = probabilities[np.arange(len(order))[:, np.newaxis], order]
     return [
         list(zip(indices, values, strict=True))
         for indices, values in zip(order.tolist(), best.tolist(), strict=True)
     ]
+
+
+def _best(row: Floats, k: int) -> list[tuple[int, float]]:
+    """The k best of one long row, without sorting the others: all that reach the k-th value, sorted."""
+    threshold = np.partition(row, -k)[-k]
+    candidates = np.flatnonzero(row >= threshold)
+    values = row[candidates]
+    order = np.argsort(-values, kind="stable")[:k]
+    return list(zip(candidates[order].tolist(), values[order].tolist(), strict=True))
 
 
 class QueuedInstance:

@@ -1,4 +1,4 @@
-"""How long a batch takes, learnt while running.
+"""How long a batch takes, and how fast images are decoded, learnt while running.
 
 ::
 
@@ -8,6 +8,11 @@ a and b are the weighted least-squares line through the batches seen, each batch
 ``forgetting`` times as much as the one after it. Both are kept ≥ 0. As long as all batches were of
 one size, the line is not determined: then the last known share of b is kept, at first all, which
 overestimates larger batches (admission errs on the side of refusing) until one has been seen.
+
+From the same line comes how large a batch is worth its members' time. All of them are answered when it ends,
+so a batch longer than `_LONG_S` is made no longer than it takes to spread a over enough instances: where a
+is small (a ResNet on a CPU), many short batches give the same throughput as few long ones, and the
+answers come sooner and more evenly, with the next images being decoded in between.
 """
 
 from __future__ import annotations
@@ -18,6 +23,10 @@ _FORGETTING = 0.95
 # One measurement counts at most so many times what was expected, so that a stall of the machine is
 # not taken for its speed. A real slowdown still gets through, within a few batches.
 _OUTLIER = 4.0
+# Members of a batch this short do not notice that they wait for each other.
+_LONG_S = 0.05
+# Share of a in a batch's time below which a larger batch gains nothing.
+_SMALL_SHARE = 0.02
 # Variance of the batch size below which the slope is noise.
 _FLAT = 0.05
 
@@ -40,10 +49,18 @@ class CostModel:
         """Seconds one batch of n instances takes; 0 for n = 0."""
         return self.overhead_s + self.per_instance_s * n if n else 0.0
 
-    def drain_s(self, n: int, max_batch_size: int) -> float:
+    def drain_s(self, n: int, batch_size: int) -> float:
         """Seconds n instances take in full batches and a rest."""
-        full, rest = divmod(n, max_batch_size)
-        return full * self.predict_s(max_batch_size) + self.predict_s(rest)
+        full, rest = divmod(n, batch_size)
+        return full * self.predict_s(batch_size) + self.predict_s(rest)
+
+    def worthwhile_size(self, max_batch_size: int) -> int:
+        """The largest batch size, up to the limit, that is worth its members' time."""
+        if not self.per_instance_s:
+            return max_batch_size
+        in_time = (_LONG_S - self.overhead_s) / self.per_instance_s
+        spread = self.overhead_s / self.per_instance_s * (1 / _SMALL_SHARE - 1)
+        return int(min(max_batch_size, max(1.0, in_time, spread)))
 
     def learn(self, n: int, seconds: float) -> None:
         """Take in one measured batch of n instances."""
@@ -68,3 +85,34 @@ class CostModel:
             slope = share * mean_t / mean_n
         self.per_instance_s = min(max(slope, 0.0), mean_t / mean_n)
         self.overhead_s = mean_t - self.per_instance_s * mean_n
+
+
+class DecodePace:
+    """Seconds between one decoded image and the next, while there is always one being decoded.
+
+    Where images are large, decoding limits the service and not the engine; a wait predicted from the
+    engine alone would admit far more than can be answered in time.
+    """
+
+    __slots__ = ("_seen", "_since", "interval_s")
+
+    def __init__(self) -> None:
+        self.interval_s = 0.0
+        self._since = 0.0
+        self._seen = 0
+
+    def resume(self, now: float) -> None:
+        """Decoding begins again after a pause."""
+        self._since = now
+
+    def learn(self, now: float) -> None:
+        """An image is decoded."""
+        seconds = now - self._since
+        self._since = now
+        self._seen += 1
+        share = max(1 / self._seen, 1 - _FORGETTING)  # at first the plain mean: one cold image is no pace
+        self.interval_s += share * (seconds - self.interval_s)
+
+    def drain_s(self, n: int) -> float:
+        """Seconds until n images are decoded."""
+        return n * self.interval_s

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from service.batcher.cost import CostModel
+from service.batcher.cost import CostModel, DecodePace
 from service.errors import (
     DeadlineExceeded,
     NotReady,
@@ -91,6 +91,7 @@ class BatchQueue(Generic[T]):
         self.max_queue_size = max_queue_size
         self.max_queue_delay_s = max_queue_delay_s
         self.cost = cost
+        self.pace = DecodePace()
         self.state = State.OPEN
         self.in_use = 0
         self.decoding = 0
@@ -106,6 +107,11 @@ class BatchQueue(Generic[T]):
             f"<BatchQueue {self.state}: {self.decoding} decoding, {len(self)} waiting, "
             f"{self.running} running, {self.in_use} of {self.max_queue_size} slots in use>"
         )
+
+    @property
+    def batch_limit(self) -> int:
+        """The largest batch that is formed at present."""
+        return self.cost.worthwhile_size(self.max_batch_size)
 
     def admit(self, n: int, deadline: float, now: float) -> None:
         """Take n slots, or none and raise.
@@ -123,6 +129,8 @@ class BatchQueue(Generic[T]):
         # On an idle engine a prediction refuses nobody: trying is how a wrong one is corrected.
         if deadline <= now or (self.in_use and now + self.drain_s(n, now) > deadline):
             raise self._too_late(n, deadline, now)
+        if not self.decoding:
+            self.pace.resume(now)
         self.in_use += n
         self.decoding += n
 
@@ -133,6 +141,7 @@ class BatchQueue(Generic[T]):
 
     def submit(self, instance: T) -> None:
         """Put an admitted instance at the end of the line."""
+        self.pace.learn(instance.enqueued_at)
         self.decoding -= 1
         self._line[instance] = None
 
@@ -148,7 +157,7 @@ class BatchQueue(Generic[T]):
         formed: Formed[T] = Formed([], [], [])
         if line and self.max_queue_delay_s and self._should_linger(formed, now):
             return formed
-        batch, limit = formed.batch, self.max_batch_size
+        batch, limit = formed.batch, self.batch_limit
         while line and len(batch) < limit:
             instance, _ = line.popitem(last=False)
             if instance.is_abandoned:
@@ -181,12 +190,17 @@ class BatchQueue(Generic[T]):
 
     def drain_s(self, n: int, now: float) -> float:
         """Seconds until everything admitted and n instances more would be answered."""
-        return self._running_s(now) + self.cost.drain_s(self.in_use - self.running + n, self.max_batch_size)
+        inference_s = self._running_s(now) + self.cost.drain_s(
+            self.in_use - self.running + n, self.batch_limit
+        )
+        return max(inference_s, self.pace.drain_s(self.decoding + n))
 
     def wait_s(self, now: float) -> float:
         """Seconds until the inference of an instance admitted now would begin."""
-        full = (self.in_use - self.running) // self.max_batch_size
-        return self._running_s(now) + full * self.cost.predict_s(self.max_batch_size)
+        limit = self.batch_limit
+        full = (self.in_use - self.running) // limit
+        inference_s = self._running_s(now) + full * self.cost.predict_s(limit)
+        return max(inference_s, self.pace.drain_s(self.decoding))
 
     def age_s(self, now: float) -> float:
         """Seconds the oldest waiting instance has waited."""
@@ -209,7 +223,7 @@ class BatchQueue(Generic[T]):
 
     def _should_linger(self, formed: Formed[T], now: float) -> bool:
         until = next(iter(self._line)).enqueued_at + self.max_queue_delay_s
-        if now >= until or len(self._line) >= self.max_batch_size or self.state is not State.OPEN:
+        if now >= until or len(self._line) >= self.batch_limit or self.state is not State.OPEN:
             return False
         formed.linger_until = until
         return True

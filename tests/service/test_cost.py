@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batcher import CostModel
+from service.batcher.cost import DecodePace
 
 durations = st.floats(1e-5, 10.0)
 sizes = st.integers(1, 64)
@@ -87,3 +88,56 @@ def test_drain_is_full_batches_and_a_rest(n: int, max_batch_size: int) -> None:
         [n % max_batch_size] if n % max_batch_size else []
     )
     assert cost.drain_s(n, max_batch_size) == pytest.approx(sum(1.0 + size for size in sizes_run), abs=1e-6)
+
+
+def learnt(overhead_s: float, per_instance_s: float) -> CostModel:
+    cost = CostModel()
+    for size in (1, 2, 4, 8) * 60:
+        cost.learn(size, overhead_s + per_instance_s * size)
+    return cost
+
+
+@pytest.mark.parametrize(
+    ("overhead_s", "per_instance_s", "size"),
+    [
+        (20e-6, 45e-6, 64),  # a small CNN: the whole batch takes 3 ms
+        (0.5e-3, 18e-3, 2),  # ResNet-18 on two cores: batching gains nothing
+        (5e-3, 18e-3, 13),  # the same with an overhead worth spreading
+        (10e-3, 0.1e-3, 64),  # a GPU
+        (0.0, 1.0, 1),  # slow, one by one
+    ],
+)
+def test_a_batch_is_no_longer_than_it_is_worth(overhead_s: float, per_instance_s: float, size: int) -> None:
+    assert learnt(overhead_s, per_instance_s).worthwhile_size(64) == size
+
+
+def test_the_first_batches_are_as_large_as_allowed() -> None:
+    assert CostModel().worthwhile_size(64) == 64
+
+
+@given(st.lists(st.tuples(sizes, durations), max_size=50), sizes)
+def test_a_worthwhile_batch_is_a_possible_one(batches: list[tuple[int, float]], limit: int) -> None:
+    cost = CostModel()
+    for size, seconds in batches:
+        cost.learn(size, seconds)
+    assert 1 <= cost.worthwhile_size(limit) <= limit
+
+
+def test_the_pace_of_decoding_is_the_time_between_images_without_the_pauses() -> None:
+    pace = DecodePace()
+    now = 0.0
+    for _ in range(20):
+        now += 100.0
+        pace.resume(now)
+        for _ in range(3):
+            now += 0.01
+            pace.learn(now)
+    assert pace.drain_s(50) == pytest.approx(0.5)
+
+
+def test_one_cold_image_is_no_pace() -> None:
+    pace = DecodePace()
+    pace.learn(1.0)
+    for number in range(1, 20):
+        pace.learn(1.0 + 0.001 * number)
+    assert pace.interval_s < 0.06

@@ -148,3 +148,29 @@ def test_abandoning_takes_out_of_the_line_once() -> None:
     assert not queue.abandon(first)
     assert queue.form(0).batch == [second]
     assert not queue.abandon(second)
+
+
+def test_where_decoding_is_slower_than_the_engine_it_decides_the_wait() -> None:
+    queue = make()
+    for size in (1, 4) * 50:
+        queue.cost.learn(size, 0.001 * size)
+    for arrival in range(100, 130):
+        queue.admit(1, math.inf, arrival)
+        queue.submit(Instance(arrival + 0.1))
+        queue.form(arrival + 0.2)
+        queue.settle(1)
+    queue.form(200.0)
+    queue.admit(10, math.inf, 200.0)
+    assert queue.wait_s(200.0) == pytest.approx(1.0)
+    with pytest.raises(Overloaded) as refusal:
+        queue.admit(5, 201.4, 200.0)
+    assert refusal.value.retry_after_s == pytest.approx(1.5)
+    queue.admit(5, 201.6, 200.0)
+
+
+def test_a_slow_engine_takes_short_batches_where_long_ones_gain_nothing() -> None:
+    queue = make()
+    for size in (1, 4) * 50:
+        queue.cost.learn(size, 0.001 + 0.03 * size)
+    enqueue(queue, *(Instance() for _ in range(4)))
+    assert [len(queue.form(0.0).batch) for _ in range(3)] == [1, 1, 1]
