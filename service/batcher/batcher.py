@@ -384,10 +384,9 @@ class Batcher:
 
     def _fail_batch(self, batch: _Batch) -> None:
         size = len(batch.instances)
-        logger.error("%s: a batch of %d failed", self.name, size, exc_info=batch.error)
-        left = _refuse(
-            batch.instances, lambda: InferenceFailed("the model failed on this batch"), batch.error
-        )
+        cause, batch.error = batch.error, None  # its traceback leads back to the batch
+        logger.error("%s: a batch of %d failed", self.name, size, exc_info=cause)
+        left = _refuse(batch.instances, lambda: InferenceFailed("the model failed on this batch"), cause)
         self._settle(size)
         if left:
             self._observer.instances_cancelled("inference", left)
