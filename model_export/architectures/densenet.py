@@ -98,7 +98,7 @@ class DenseNet121(nn.Module):
         self.classifier = nn.Linear(channels, classes)
         initialise(self)
         # torch leaves this method unannotated
-        self.register_load_state_dict_pre_hook(_rename_old_keys)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_rename_old_keys)  # type: ignore[no-untyped-call]  # torch does not annotate it
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, float [N, K]."""

@@ -217,7 +217,7 @@ class Metrics(Collector):
         """The whole exposition and its content type."""
         if openmetrics:
             # The library does not annotate this function.
-            text: bytes = openmetrics_exposition.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+            text: bytes = openmetrics_exposition.generate_latest(self.registry)  # type: ignore[no-untyped-call]  # prometheus_client does not annotate it
             return text, openmetrics_exposition.CONTENT_TYPE_LATEST
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -70,13 +71,21 @@ class Served:
         return [scores[label] for label in labels]
 
 
-def export(folder: Path, name: str, *flags: str) -> Exported:
-    """A model made by the real program, in folders of its own."""
+def export(folder: Path, name: str, *flags: str, threads: int = 1) -> Exported:
+    """A model made by the real program, in folders of its own.
+
+    One thread is enough for a small network, and on a busy machine several spin for each other.
+    """
     exported = Exported(name, folder / "models", folder / "run")
     command = [sys.executable, "-m", "model_export", "run", "--name", name]
     command += ["--repository", str(exported.repository), "--workdir", str(exported.workdir), *flags]
     done = subprocess.run(  # noqa: S603  # our own program
-        command, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=EXPORT_TIMEOUT_S,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
     )
     assert done.returncode == 0, done.stderr
     return exported

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,9 @@ from model_export import architectures, data
 from model_export.config import DataConfig
 from model_export.data import ImageDataset
 from model_export.evaluation import predict
-from tests.e2e.road import Exported, Served, export, png, serve
+from tests.e2e.road import Exported, Served, png
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(tmp_path_factory.mktemp("digits"), "digits")
-
-
-@pytest.fixture(scope="module")
-def served(exported: Exported) -> Iterator[Served]:
-    with serve(exported.repository) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
