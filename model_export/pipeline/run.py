@@ -53,11 +53,13 @@ class Run:
         config: What was asked for.
         workdir: Where stages leave their results.
         console: Where progress is shown.
+        resume: A training that was interrupted goes on; else it starts afresh.
     """
 
     config: RunConfig
     workdir: WorkDir
     console: Console = field(default_factory=lambda: Console(quiet=True))
+    resume: bool = False
 
     def all(self) -> Path:
         """Every stage in order.
@@ -75,6 +77,9 @@ class Run:
     def train(self) -> TrainingHistory:
         """Trains the network, unless 0 epochs were asked for: then it is taken as it came."""
         self.workdir.begin("train")
+        checkpoint = self.workdir / "checkpoint.pt"
+        if not self.resume:
+            checkpoint.unlink(missing_ok=True)
         network = architectures.load(
             self.config.model,
             input_shape=self.dataset.input_shape,
@@ -83,7 +88,9 @@ class Run:
         )
         history = TrainingHistory(())
         if self.config.train.epochs > 0:
-            history = training.train(network, self.dataset, self.config.train, console=self.console)
+            history = training.train(
+                network, self.dataset, self.config.train, checkpoint=checkpoint, console=self.console
+            )
         save_model(network, str(self.workdir / "weights.safetensors"))  # tied weights stay tied
         self.workdir.write("history.json", history)
         summaries.print_training(history, self.console)

@@ -5,6 +5,7 @@
     runs/<name>/
         config.json              what was asked for; later stages take it from here
         weights.safetensors      train      the network's state
+        checkpoint.pt            train      where an interrupted training goes on
         history.json             train      loss and accuracy of each epoch
         cost.json                cost       the unfolded network's cost table
         folded.pt2, fold.json    fold       the folded program, the fate of every BatchNorm

@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 
 from model_export import command_line
-from model_export.command_line import STAGES, main, parser, run_for
-from model_export.config import RunConfig
+from model_export.command_line import main, run_for
+from model_export.command_line.flags import parser
+from model_export.command_line.stages import STAGES
+from model_export.config import RunConfig, TrainConfig
 from model_export.pipeline import Run, WorkDir
 
 
@@ -63,6 +65,23 @@ def test_the_name_is_that_of_the_data_set_unless_given() -> None:
 def test_a_network_with_weights_is_not_trained_unless_asked() -> None:
     assert config_of("run", "--weights", "w.pt").train.epochs == 0
     assert config_of("run", "--weights", "w.pt", "--epochs", "2").train.epochs == 2
+
+
+def test_an_interrupted_training_goes_on_with_its_settings() -> None:
+    config_of("train", "--name", "x", "--epochs", "3")
+    assert config_of("train", "--name", "x", "--resume").train.epochs == 3
+    assert config_of("train", "--name", "x").train.epochs == 10
+
+
+def test_every_setting_of_a_training_has_its_flag() -> None:
+    flags = vars(parser().parse_args(["run", "--mixed-precision", *training_flags()]))
+    assert set(TrainConfig.__dataclass_fields__) - {"normalization"} <= set(flags)
+
+
+def training_flags() -> list[str]:
+    flags = ["--epochs=1", "--seed=1", "--batch-size=1", "--learning-rate=1", "--weight-decay=1"]
+    flags += ["--optimizer=sgd", "--schedule=cosine", "--warmup-epochs=1", "--augmentation=shift"]
+    return [*flags, "--patience=1", "--label-smoothing=0.1", "--class-weights=balanced", "--device=cpu"]
 
 
 def test_later_stages_take_their_settings_from_the_work_folder() -> None:

@@ -1,31 +1,12 @@
-"""The export's flags and stages: what was typed becomes a `RunConfig`, what a stage found becomes text.
-
-A stage alone takes its settings from the work folder, where the stage before it left them; flags
-that are given again replace them.
-"""
+"""The flags of every stage."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
-
-from pydantic import TypeAdapter
-from rich.console import Console
 
 from model_export.architectures import ARCHITECTURES
-from model_export.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from model_export.errors import ExportError, InvalidConfig
-from model_export.pipeline import Run, WorkDir
-from service.errors import FoldserveError
-
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
+from model_export.command_line.stages import STAGES
 
 _EXAMPLES = """\
 examples:
@@ -39,73 +20,6 @@ examples:
   python -m model_export train --name mine && python -m model_export fold --name mine --objective fewest
         stage by stage; the results wait in runs/mine/
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One subcommand.
-
-    Attributes:
-        summary: For ``--help``.
-        work: What it does; its result is shown, or written as JSON.
-        starts_afresh: It begins a run, so it does not take settings from the work folder.
-    """
-
-    summary: str
-    work: Callable[[Run], object]
-    starts_afresh: bool = False
-
-
-STAGES: Final[Mapping[str, Stage]] = MappingProxyType(
-    {
-        "run": Stage("every stage in order, then publish", Run.all, starts_afresh=True),
-        "train": Stage("train a network", Run.train, starts_afresh=True),
-        "cost": Stage("parameters, bytes and MACs, layer by layer", Run.cost),
-        "fold": Stage("fold every BatchNorm away that can be", Run.fold),
-        "export": Stage("write model.onnx", Run.export),
-        "verify": Stage("prove that model.onnx is the network it was made from", Run.verify),
-        "publish": Stage("take the verified file into the model repository", Run.publish),
-    }
-)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one stage; the process's exit code.
-
-    Args:
-        arguments: Without the program's name; None: those of the process.
-    """
-    parsed = parser().parse_args(arguments)
-    # With --json the result alone is on stdout, so that it can be piped on.
-    console = Console(stderr=parsed.json)
-    try:
-        run = run_for(parsed, console)
-        result = STAGES[parsed.stage].work(run)
-    except InvalidConfig as error:
-        return _fail(error, EXIT_USAGE)
-    except (ExportError, FoldserveError) as error:
-        return _fail(error, EXIT_FAILED)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is in the work folder", EXIT_INTERRUPTED)
-    if parsed.json:
-        sys.stdout.buffer.write(TypeAdapter(type(result)).dump_json(result, indent=2) + b"\n")
-    return 0
-
-
-def run_for(parsed: argparse.Namespace, console: Console) -> Run:
-    """The run that the parsed command line asks for; its settings are in the work folder afterwards.
-
-    Raises:
-        InvalidConfig: Flags that cannot be.
-    """
-    flags = vars(parsed)
-    defaults = _defaults(flags)
-    workdir = WorkDir(flags.get("workdir", Path("runs") / defaults.name))
-    if not STAGES[parsed.stage].starts_afresh and workdir.has("config.json"):
-        defaults = workdir.read("config.json", RunConfig)
-    config = _replaced(defaults, {"epochs": 0, **flags} if "weights" in flags else flags)
-    workdir.write("config.json", config)
-    return Run(config, workdir, console)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
         )
         _add_data_flags(subparser.add_argument_group("data"))
         _add_network_flags(subparser.add_argument_group("network"))
+        if stage.starts_afresh:
+            _add_training_flags(subparser.add_argument_group("training"))
         _add_run_flags(subparser.add_argument_group("run"))
     return top
 
@@ -171,22 +87,45 @@ def _add_network_flags(group: argparse._ArgumentGroup) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="state dict, safetensors or torch; then nothing is trained",
+        help="state dict, safetensors or torch; nothing is trained then, unless --epochs says so",
     )
     group.add_argument("--labels", type=Path, metavar="FILE", help="one a line, in the order of the logits")
-    group.add_argument(
-        "--epochs",
-        type=int,
-        metavar="N",
-        help="passes over the training data (default: 10; with --weights: 0)",
-    )
-    group.add_argument("--batch-size", type=int, metavar="N", help="in training (default: 64)")
-    group.add_argument("--learning-rate", type=float, metavar="R", help="of Adam (default: 0.001)")
-    group.add_argument("--seed", type=int, metavar="N", help="of weights and shuffling (default: 0)")
     group.add_argument(
         "--objective",
         choices=["fewest", "speed"],
         help="leave the fewest affine maps, or place them where the runtime is fastest (default: speed)",
+    )
+
+
+def _add_training_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: 10)")
+    group.add_argument("--seed", type=int, metavar="N", help="of weights, order, augmentation (default: 0)")
+    group.add_argument("--batch-size", type=int, metavar="N", help="instances a step (default: 64)")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="the highest one (default: 0.001)")
+    group.add_argument("--weight-decay", type=float, metavar="R", help="of every parameter (default: 0)")
+    group.add_argument("--optimizer", choices=["adam", "sgd"], help="default: adam")
+    group.add_argument(
+        "--schedule", choices=["constant", "cosine"], help="of the learning rate (default: constant)"
+    )
+    group.add_argument("--warmup-epochs", type=float, metavar="N", help="it rises from zero (default: 0)")
+    group.add_argument(
+        "--augmentation", choices=["none", "shift", "shift_flip"], help="of the pictures (default: none)"
+    )
+    group.add_argument(
+        "--patience", type=int, metavar="N", help="stop after N epochs without a better one; keep the best"
+    )
+    group.add_argument(
+        "--label-smoothing", type=float, metavar="R", help="share spread over all labels (default: 0)"
+    )
+    group.add_argument(
+        "--class-weights", choices=["none", "balanced"], help="for unequal classes (default: none)"
+    )
+    group.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], help="auto takes CUDA where it works (default)"
+    )
+    group.add_argument("--mixed-precision", action="store_true", help="half precision where safe; CUDA only")
+    group.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted training, with its settings"
     )
 
 
@@ -216,35 +155,3 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a list like 0.485,0.456,0.406") from None
-
-
-_DATA_FIELDS: Final = frozenset(DataConfig.__dataclass_fields__) - {"seed"}  # `--seed` leaves the split alone
-_MODEL_FIELDS: Final = frozenset(ModelConfig.__dataclass_fields__)
-_TRAIN_FIELDS: Final = frozenset(TrainConfig.__dataclass_fields__)
-_RUN_FIELDS: Final = frozenset({"name", "repository", "objective"})
-
-
-def _defaults(flags: Mapping[str, Any]) -> RunConfig:
-    return RunConfig(name=flags.get("name", flags.get("dataset", DataConfig().dataset)))
-
-
-def _replaced(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
-    """``config`` with every flag that was given."""
-    return replace(
-        config,
-        data=replace(config.data, **_chosen(flags, _DATA_FIELDS)),
-        model=replace(config.model, **_chosen(flags, _MODEL_FIELDS)),
-        train=replace(config.train, **_chosen(flags, _TRAIN_FIELDS)),
-        **_chosen(flags, _RUN_FIELDS),
-    )
-
-
-def _chosen(flags: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in flags.items() if name in names}
-
-
-def _fail(error: object, code: int) -> int:
-    Console(stderr=True).print(
-        f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
-    )
-    return code

@@ -1,0 +1,100 @@
+"""The export's flags and stages: what was typed becomes a `RunConfig`, what a stage found becomes text.
+
+A stage alone takes its settings from the work folder, where the stage before it left them; flags
+that are given again replace them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from model_export.command_line.flags import parser
+from model_export.command_line.stages import STAGES
+from model_export.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from model_export.errors import ExportError, InvalidConfig
+from model_export.pipeline import Run, WorkDir
+from service.errors import FoldserveError
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one stage; the process's exit code.
+
+    Args:
+        arguments: Without the program's name; None: those of the process.
+    """
+    parsed = parser().parse_args(arguments)
+    # With --json the result alone is on stdout, so that it can be piped on.
+    console = Console(stderr=parsed.json)
+    try:
+        run = run_for(parsed, console)
+        result = STAGES[parsed.stage].work(run)
+    except InvalidConfig as error:
+        return _fail(error, EXIT_USAGE)
+    except (ExportError, FoldserveError) as error:
+        return _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is in the work folder", EXIT_INTERRUPTED)
+    if parsed.json:
+        sys.stdout.buffer.write(TypeAdapter(type(result)).dump_json(result, indent=2) + b"\n")
+    return 0
+
+
+def run_for(parsed: argparse.Namespace, console: Console) -> Run:
+    """The run that the parsed command line asks for; its settings are in the work folder afterwards.
+
+    Raises:
+        InvalidConfig: Flags that cannot be.
+    """
+    flags = vars(parsed)
+    defaults = _defaults(flags)
+    workdir = WorkDir(flags.get("workdir", Path("runs") / defaults.name))
+    resume = "resume" in flags
+    if (resume or not STAGES[parsed.stage].starts_afresh) and workdir.has("config.json"):
+        defaults = workdir.read("config.json", RunConfig)
+    config = _replaced(defaults, {"epochs": 0, **flags} if "weights" in flags else flags)
+    workdir.write("config.json", config)
+    return Run(config, workdir, console, resume=resume)
+
+
+_DATA_FIELDS: Final = frozenset(DataConfig.__dataclass_fields__) - {"seed"}  # `--seed` leaves the split alone
+_MODEL_FIELDS: Final = frozenset(ModelConfig.__dataclass_fields__)
+_TRAIN_FIELDS: Final = frozenset(TrainConfig.__dataclass_fields__)
+_RUN_FIELDS: Final = frozenset({"name", "repository", "objective"})
+
+
+def _defaults(flags: Mapping[str, Any]) -> RunConfig:
+    return RunConfig(name=flags.get("name", flags.get("dataset", DataConfig().dataset)))
+
+
+def _replaced(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
+    """``config`` with every flag that was given."""
+    return replace(
+        config,
+        data=replace(config.data, **_chosen(flags, _DATA_FIELDS)),
+        model=replace(config.model, **_chosen(flags, _MODEL_FIELDS)),
+        train=replace(config.train, **_chosen(flags, _TRAIN_FIELDS)),
+        **_chosen(flags, _RUN_FIELDS),
+    )
+
+
+def _chosen(flags: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if name in names}
+
+
+def _fail(error: object, code: int) -> int:
+    Console(stderr=True).print(
+        f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+    )
+    return code
