@@ -50,6 +50,14 @@ check: $(EVERYTHING) ## Lint, format, import contracts and types
 test: $(EVERYTHING) ## All tests (ARGS="-k batcher" for some of them)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: acceptance
+acceptance: $(EVERYTHING) ## Train on the data in TEST_DATA_DIR and hold the promised accuracies (minutes)
+	$(BIN)/python -m pytest -m acceptance $(ARGS)
+
+.PHONY: gpu-check
+gpu-check: $(RUNTIME) ## Prove that CUDA is really active and agrees with the CPU; nothing to do without a GPU
+	@$(BIN)/python -m benchmarks.gpu_check --repository '$(REPOSITORY)' $(ARGS)
+
 # Users, seconds and the objective of a load test; MODEL and IMAGES (a folder) choose what is asked.
 HOST ?= http://127.0.0.1:8000
 USERS ?= 8

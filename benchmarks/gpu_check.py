@@ -1,0 +1,157 @@
+"""``make gpu-check``: is CUDA really active, does it agree with the CPU, and what does it bring?
+
+::
+
+    no NVIDIA driver          says so, exit 0
+    driver, CUDA unusable     says what is missing, exit 1
+    CUDA runs                 for each model: operators by provider (from a profile), logits beside the
+                              CPU's, instances a second by batch size; exit 1 where they disagree
+
+The list of a session's providers proves little: a session lists CUDA and may still run its operators on
+the CPU. So the runtime's own profile says where each operator ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.artifact import INPUT_NAME
+from service.engine import Engine, EngineOptions, Provider
+from service.engine.providers import NAMES, Kind, chain, has_driver
+from service.errors import FoldserveError
+
+INSTANCES = 64
+BATCH_SIZES = (1, 8, 32, 64)
+REPEATS = 20
+
+
+class Disagreement(Exception):
+    """The provider is not active, or its logits are not the CPU's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """One model on one provider beside the CPU.
+
+    Attributes:
+        operators: How many operators ran on each provider, by its name.
+        error: max|Δ logits| / max|CPU logits|.
+        tolerance: What the model file allows on this kind of provider.
+        per_second: Instances a second by batch size, on the provider and on the CPU.
+    """
+
+    model: str
+    operators: dict[str, int]
+    error: float
+    tolerance: float
+    per_second: dict[str, dict[int, float]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Checks every model of the repository; the exit code of the picture above."""
+    parser = argparse.ArgumentParser("python -m benchmarks.gpu_check", description=__doc__)
+    parser.add_argument("--repository", type=Path, default=Path("models"))
+    parser.add_argument("--result", type=Path, default=Path("reports/gpu-check.json"))
+    options = parser.parse_args(arguments)
+    if not has_driver():
+        print("gpu-check: no NVIDIA driver on this machine, so there is nothing to check")
+        return 0
+    try:
+        checks = [check(path, "cuda") for path in sorted(options.repository.glob("*/*/model*.onnx"))]
+    except (Disagreement, FoldserveError) as error:
+        print(f"gpu-check: {error}", file=sys.stderr)
+        return 1
+    write(checks, options.result)
+    return 0
+
+
+def check(path: Path, kind: Kind) -> ModelCheck:
+    """One model file on the provider beside the CPU.
+
+    Raises:
+        Disagreement: No operator ran on the provider, or the logits differ beyond the file's tolerance.
+        ProviderUnavailable: The session did not get the provider.
+        ModelRejected: The file is not fit to serve.
+    """
+    engine = Engine.load(path, EngineOptions(provider=Provider(kind)))
+    reference = Engine.load(path, EngineOptions(provider=Provider.CPU))
+    engine.warm_up()
+    engine.self_test()
+    images = np.random.default_rng(0).integers(0, 256, (INSTANCES, *engine.input_shape), np.uint8)
+    operators = operators_by_provider(path, kind, images)
+    if not operators[NAMES[kind]]:
+        raise Disagreement(f"{path}: the session lists {NAMES[kind]}, but no operator ran on it")
+    tolerance = engine.metadata.selftest.tolerance[kind]
+    error = disagreement(engine.run(images)[0], reference.run(images)[0])
+    if not error <= tolerance:
+        raise Disagreement(f"{path}: logits differ by {error:.3g} of the largest, {tolerance:.3g} is allowed")
+    speeds: dict[str, dict[int, float]] = {kind: speed(engine, images), "cpu": speed(reference, images)}
+    return ModelCheck(str(path), dict(operators), error, tolerance, speeds)
+
+
+def operators_by_provider(path: Path, kind: Kind, images: NDArray[np.uint8]) -> Counter[str]:
+    """How many operators of one inference ran on each provider, from the runtime's profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(str(path), options, providers=chain(kind))
+        session.run(None, {INPUT_NAME: images})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    return Counter(
+        event["args"]["provider"]
+        for event in events
+        if event.get("cat") == "Node" and "provider" in event.get("args", {})
+    )
+
+
+def disagreement(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """max|Δ| / max|reference|; not a number where the logits are none."""
+    return float(np.abs(logits - reference).max() / np.abs(reference).max())
+
+
+def speed(engine: Engine, images: NDArray[np.uint8]) -> dict[int, float]:
+    """Instances a second by batch size: the median of `REPEATS` runs after one that warms."""
+    return {size: size / _median_s(engine, images[:size]) for size in BATCH_SIZES}
+
+
+def write(checks: Sequence[ModelCheck], result: Path) -> None:
+    """Prints the table and writes the result file."""
+    result.parent.mkdir(parents=True, exist_ok=True)
+    document = {"onnxruntime": onnxruntime.__version__, "models": [asdict(each) for each in checks]}
+    result.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    for each in checks:
+        print(
+            f"{each.model}: error {each.error:.2g} of {each.tolerance:.2g} allowed, ran on {each.operators}"
+        )
+        for size in BATCH_SIZES:
+            rates = ", ".join(f"{kind} {rates[size]:,.0f}/s" for kind, rates in each.per_second.items())
+            print(f"  batch {size:>3}: {rates}")
+    print(f"result in {result}")
+
+
+def _median_s(engine: Engine, images: NDArray[np.uint8]) -> float:
+    engine.run(images)
+    seconds = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        engine.run(images)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
