@@ -2,7 +2,8 @@
 
 ::
 
-    training ──▶ TrainingHistory ┐
+    planning ──▶ TrainingPlan    ┐
+    training ──▶ TrainingHistory │
     cost     ──▶ CostTable       │
     folding  ──▶ Fate, …         ├──▶ report, metadata
     verify   ──▶ ParityCheck     │
@@ -11,11 +12,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["folded", "kept", "refused"]
 Objective = Literal["fewest", "speed"]
+Placement = Literal["none", "before_activation", "after_activation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,43 @@ class CostTable:
     def macs(self) -> int:
         """Multiply-adds of one instance."""
         return sum(layer.macs for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One choice of the planner.
+
+    Attributes:
+        subject: What was decided: ``conv1``, ``momentum``, ``loss``, …
+        choice: What for, in words.
+        reason: The numbers that it follows from.
+    """
+
+    subject: str
+    choice: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """Normalisation and loss, fitted to one network, one data set and one batch size.
+
+    Attributes:
+        placements: Where the BatchNorm of each layer that can have one stands, by the layer's name; empty
+            where the architecture decides that itself.
+        momentum: The share of the old moving average that a batch leaves (Keras's convention).
+        epsilon: Added to every variance; None: as the architecture has it.
+        class_weights: As in the configuration of training.
+        label_smoothing: Likewise.
+        decisions: Every choice with its reason.
+    """
+
+    placements: Mapping[str, Placement]
+    momentum: float
+    epsilon: float | None
+    class_weights: Literal["none", "balanced"]
+    label_smoothing: float
+    decisions: tuple[Decision, ...]
 
 
 @dataclass(frozen=True, slots=True)

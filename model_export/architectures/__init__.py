@@ -22,8 +22,9 @@ from model_export.architectures.vgg import Vgg11Bn
 from model_export.architectures.weights import load_weights
 from model_export.config import ModelConfig
 from model_export.errors import ModelError
+from model_export.records import TrainingPlan
 
-__all__ = ["ARCHITECTURES", "build", "load"]
+__all__ = ["ARCHITECTURES", "PLANNABLE", "build", "load"]
 
 Builder = Callable[[tuple[int, int, int], int], nn.Module]
 
@@ -44,6 +45,9 @@ ARCHITECTURES: Mapping[str, Builder] = MappingProxyType(
     }
 )
 
+# Those whose BatchNorms a plan may place.
+PLANNABLE: Mapping[str, type[ArticleCnn]] = MappingProxyType({"article_cnn": ArticleCnn})
+
 
 def build(name: str, *, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """A freshly initialised network; torch's global generator decides its weights.
@@ -63,7 +67,14 @@ def build(name: str, *, input_shape: tuple[int, int, int], classes: int) -> nn.M
     return model
 
 
-def load(config: ModelConfig, *, input_shape: tuple[int, int, int], classes: int, seed: int = 0) -> nn.Module:
+def load(
+    config: ModelConfig,
+    *,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    seed: int = 0,
+    plan: TrainingPlan | None = None,
+) -> nn.Module:
     """The network that ``config`` asks for, with its weights if it names some.
 
     Args:
@@ -71,17 +82,29 @@ def load(config: ModelConfig, *, input_shape: tuple[int, int, int], classes: int
         input_shape: C, H, W.
         classes: K, the number of logits.
         seed: Of the initial weights.
+        plan: What its BatchNorms are to be like; None: as the architecture has them.
 
     Raises:
         ModelError: It cannot be built, takes no such pictures, gives no K logits, or its weights do not fit.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        if config.model is None:
-            model = build(config.architecture, input_shape=input_shape, classes=classes)
-        else:
+        if config.model is not None:
             model = import_factory(config.model)()
             check_network(model, config.model, input_shape, classes)
+        elif plan is not None and plan.placements:
+            model = PLANNABLE[config.architecture](input_shape, classes, plan.placements)
+        else:
+            model = build(config.architecture, input_shape=input_shape, classes=classes)
+    if plan is not None:
+        _follow(plan, model)
     if config.weights is not None:
         load_weights(model, config.weights)
     return model
+
+
+def _follow(plan: TrainingPlan, model: nn.Module) -> None:
+    for part in model.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.momentum = 1 - plan.momentum  # torch's convention
+            part.eps = part.eps if plan.epsilon is None else plan.epsilon
