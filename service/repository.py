@@ -80,6 +80,7 @@ class BuiltModel:
     engine: Engine
     self_test: SelfTestResult
     cost: CostModel
+    max_batch_size: int
     build_s: float
 
 
@@ -253,7 +254,7 @@ class Repository:
         batcher = Batcher(
             engine.run,
             input_shape=engine.input_shape,
-            max_batch_size=self.options.engine.max_batch_size,
+            max_batch_size=built.max_batch_size,
             max_queue_size=self.options.max_queue_size,
             max_queue_delay_s=self.options.max_queue_delay_s,
             inference_timeout_s=self.options.inference_timeout_s,
@@ -289,11 +290,28 @@ def build(name: str, version: str, options: RepositoryOptions) -> BuiltModel:
     """
     started = time.perf_counter()
     engine = Engine.load(model_file(options.root / name / version, options), options.engine)
-    cost = CostModel()
-    for warmth in engine.warm_up():
-        cost.learn(warmth.batch_size, warmth.seconds)
+    cost, max_batch_size = warm_up(engine)
     self_test = engine.self_test()
-    return BuiltModel(name, version, engine, self_test, cost, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return BuiltModel(name, version, engine, self_test, cost, max_batch_size, seconds)
+
+
+def warm_up(engine: Engine) -> tuple[CostModel, int]:
+    """Run every batch bucket that will be used; what batches cost, and the largest that was warmed.
+
+    On a CPU the buckets end at twice the size that is worth its members' time (`CostModel`): larger batches
+    would never be formed, but warming them takes seconds, and their activations stay allocated.
+
+    Raises:
+        LoadFailed: The runtime failed.
+    """
+    cost, largest = CostModel(), 1
+    for size in engine.buckets:
+        cost.learn(size, engine.warm(size))
+        largest = size
+        if engine.active == "cpu" and size >= 2 * cost.worthwhile_size(engine.buckets[-1]):
+            break
+    return cost, largest
 
 
 def model_file(folder: Path, options: RepositoryOptions) -> Path:

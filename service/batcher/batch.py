@@ -117,17 +117,31 @@ def _best(row: Floats, k: int) -> list[tuple[int, float]]:
 
 
 class QueuedInstance:
-    """An admitted instance in the line: its pixels, and the future its client awaits."""
+    """An admitted instance in the line.
 
-    __slots__ = ("deadline", "enqueued_at", "future", "pixels")
+    Attributes:
+        pixels: uint8 [H, W, C].
+        future: What its client awaits.
+        enqueued_at: When it was submitted.
+        deadline: From when on nobody wants its answer.
+        answer_at: When its answer was predicted to come.
+    """
+
+    __slots__ = ("answer_at", "deadline", "enqueued_at", "future", "pixels")
 
     def __init__(
-        self, pixels: Pixels, future: asyncio.Future[Row], enqueued_at: float, deadline: float
+        self,
+        pixels: Pixels,
+        future: asyncio.Future[Row],
+        enqueued_at: float,
+        deadline: float,
+        answer_at: float,
     ) -> None:
         self.pixels = pixels
         self.future = future
         self.enqueued_at = enqueued_at
         self.deadline = deadline
+        self.answer_at = answer_at
 
     @property
     def is_abandoned(self) -> bool:

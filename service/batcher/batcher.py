@@ -73,15 +73,17 @@ class Permit:
     Attributes:
         slots: Admitted and neither submitted nor released yet.
         deadline: On the clock of ``loop.time()``; ``inf`` where there is none.
+        answer_at: When the answer is predicted to come, on the same clock.
     """
 
-    __slots__ = ("_batcher", "_instances", "deadline", "slots")
+    __slots__ = ("_batcher", "_instances", "answer_at", "deadline", "slots")
 
-    def __init__(self, batcher: Batcher, slots: int, deadline: float) -> None:
+    def __init__(self, batcher: Batcher, slots: int, deadline: float, answer_at: float) -> None:
         self._batcher = batcher
         self._instances: list[QueuedInstance] = []
         self.slots = slots
         self.deadline = deadline
+        self.answer_at = answer_at
 
     def release(self, n: int = 1) -> None:
         """Give back n slots that will not be submitted (the image turned out bad)."""
@@ -253,8 +255,7 @@ class Batcher:
             NotReady: The engine thread died or hung.
         """
         limit = math.inf if deadline is None else deadline
-        self._queue.admit(n, limit, self._clock())
-        return Permit(self, n, limit)
+        return Permit(self, n, limit, self._queue.admit(n, limit, self._clock()))
 
     def submit(self, permit: Permit, pixels: Pixels) -> asyncio.Future[Row]:
         """Put one decoded image in the line, against one of the permit's slots.
@@ -276,7 +277,8 @@ class Batcher:
         if not permit.slots:
             raise ValueError("every slot of this permit is used")
         permit.slots -= 1
-        instance = QueuedInstance(pixels, self._loop.create_future(), self._clock(), permit.deadline)
+        future = self._loop.create_future()
+        instance = QueuedInstance(pixels, future, self._clock(), permit.deadline, permit.answer_at)
         permit._instances.append(instance)
         with self._lock:
             self._queue.submit(instance)
@@ -289,7 +291,7 @@ class Batcher:
             self._tick_timer = self._loop.call_later(_TICK_S, self._tick)
         if self._is_stopped:
             self._fail_line()
-        return instance.future
+        return future
 
     async def close(self, grace_s: float) -> None:
         """Refuse new work, finish what was admitted within ``grace_s``, fail the rest, end the thread."""
@@ -371,6 +373,7 @@ class Batcher:
             return
         result = batch.result
         self._queue.cost.learn(result.size, result.inference_s)
+        self._queue.lateness.learn(self._clock() - batch.instances[-1].answer_at)
         left = 0
         for index, (instance, queue_s) in enumerate(zip(batch.instances, result.queue_s, strict=True)):
             if instance.future.cancelled():

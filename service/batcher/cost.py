@@ -1,4 +1,4 @@
-"""How long a batch takes, and how fast images are decoded, learnt while running.
+"""How long a batch takes, how fast images are decoded, and how wrong both are, learnt while running.
 
 ::
 
@@ -116,3 +116,29 @@ class DecodePace:
     def drain_s(self, n: int) -> float:
         """Seconds until n images are decoded."""
         return n * self.interval_s
+
+
+class Lateness:
+    """How much later than predicted answers come: TCP's estimate of a round trip (RFC 6298), of an error.
+
+    ::
+
+        margin = mean error + 4 · mean deviation, never below 0
+    """
+
+    __slots__ = ("_deviation_s", "_mean_s")
+
+    def __init__(self) -> None:
+        self._mean_s = 0.0
+        self._deviation_s = 0.0
+
+    @property
+    def margin_s(self) -> float:
+        """What to add to a prediction so that it is seldom exceeded."""
+        return max(0.0, self._mean_s + 4 * self._deviation_s)
+
+    def learn(self, error_s: float) -> None:
+        """An answer came so much later than predicted; negative: earlier."""
+        surprise_s = error_s - self._mean_s
+        self._deviation_s += (abs(surprise_s) - self._deviation_s) / 4
+        self._mean_s += surprise_s / 8

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from service.batcher.cost import CostModel, DecodePace
+from service.batcher.cost import CostModel, DecodePace, Lateness
 from service.errors import (
     DeadlineExceeded,
     NotReady,
@@ -92,6 +92,7 @@ class BatchQueue(Generic[T]):
         self.max_queue_delay_s = max_queue_delay_s
         self.cost = cost
         self.pace = DecodePace()
+        self.lateness = Lateness()
         self.state = State.OPEN
         self.in_use = 0
         self.decoding = 0
@@ -113,8 +114,11 @@ class BatchQueue(Generic[T]):
         """The largest batch that is formed at present."""
         return self.cost.worthwhile_size(self.max_batch_size)
 
-    def admit(self, n: int, deadline: float, now: float) -> None:
+    def admit(self, n: int, deadline: float, now: float) -> float:
         """Take n slots, or none and raise.
+
+        Returns:
+            When the answer is predicted to come.
 
         Raises:
             ShuttingDown, NotReady: The batcher takes no work any more.
@@ -126,13 +130,15 @@ class BatchQueue(Generic[T]):
             raise self.refusal()
         if self.in_use + n > self.max_queue_size:
             raise self._full(n, now)
+        answer_at = now + self.drain_s(n, now)
         # On an idle engine a prediction refuses nobody: trying is how a wrong one is corrected.
-        if deadline <= now or (self.in_use and now + self.drain_s(n, now) > deadline):
+        if deadline <= now or (self.in_use and answer_at + self.lateness.margin_s > deadline):
             raise self._too_late(n, deadline, now)
         if not self.decoding:
             self.pace.resume(now)
         self.in_use += n
         self.decoding += n
+        return answer_at
 
     def release(self, n: int) -> None:
         """Give back n admitted slots that were not submitted."""
@@ -158,14 +164,18 @@ class BatchQueue(Generic[T]):
         if line and self.max_queue_delay_s and self._should_linger(formed, now):
             return formed
         batch, limit = formed.batch, self.batch_limit
+        # Who cannot be answered in time any more is not run; but the first is tried while its deadline
+        # has not passed, or a wrong prediction would never be corrected.
+        doomed_at = now
         while line and len(batch) < limit:
             instance, _ = line.popitem(last=False)
             if instance.is_abandoned:
                 formed.abandoned.append(instance)
-            elif instance.deadline <= now:
+            elif instance.deadline <= doomed_at:
                 formed.expired.append(instance)
             else:
                 batch.append(instance)
+                doomed_at = now + self.cost.predict_s(1)
         if batch:
             self.running = len(batch)
             self.running_since = now
@@ -241,6 +251,7 @@ class BatchQueue(Generic[T]):
             return DeadlineExceeded("the deadline had passed before the request was admitted")
         wait_s = self.drain_s(n, now)
         return Overloaded(
-            f"the answer would take {wait_s:.3f} s, but its deadline is in {deadline - now:.3f} s",
+            f"the answer would take {wait_s:.3f} s, give or take {self.lateness.margin_s:.3f} s, "
+            f"but its deadline is in {deadline - now:.3f} s",
             max(_MIN_RETRY_S, wait_s),
         )

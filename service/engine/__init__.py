@@ -3,14 +3,14 @@
 ::
 
     Engine.load    checksum ─▶ session on the provider asked for ─▶ metadata ≡ graph       ModelRejected,
-    warm_up        every batch bucket                                                      ProviderUnavailable
+    warm           one batch bucket                                                        ProviderUnavailable
     self_test      the file's own images through the decode path, against its logits
     run            uint8 [N, H, W, C] ─▶ logits, probabilities float32 [N, K]              InferenceFailed
 
 The one place that touches onnxruntime: its exceptions do not leave it.
 """
 
-from service.engine.engine import Engine, SelfTestResult, Warmth
+from service.engine.engine import Engine, SelfTestResult
 from service.engine.hardware import available_cpus, has_int8_instructions
 from service.engine.providers import Provider
 from service.engine.sessions import EngineOptions
@@ -20,7 +20,6 @@ __all__ = [
     "EngineOptions",
     "Provider",
     "SelfTestResult",
-    "Warmth",
     "available_cpus",
     "has_int8_instructions",
 ]

@@ -27,10 +27,10 @@ class LimitOffByOne(_WithQueue):
     """One slot too many."""
 
     class queue(Queue):  # noqa: N801
-        def admit(self, n: int, deadline: float, now: float) -> None:
+        def admit(self, n: int, deadline: float, now: float) -> float:
             self.max_queue_size += 1
             try:
-                super().admit(n, deadline, now)
+                return super().admit(n, deadline, now)
             finally:
                 self.max_queue_size -= 1
 
@@ -39,12 +39,12 @@ class PartialAdmission(_WithQueue):
     """Takes the slots that are there before it refuses."""
 
     class queue(Queue):  # noqa: N801
-        def admit(self, n: int, deadline: float, now: float) -> None:
+        def admit(self, n: int, deadline: float, now: float) -> float:
             if self.in_use + n > self.max_queue_size:
                 free = self.max_queue_size - self.in_use
                 self.in_use += free
                 self.decoding += free
-            super().admit(n, deadline, now)
+            return super().admit(n, deadline, now)
 
 
 class LeakOnLeave(Batcher):
@@ -203,8 +203,8 @@ class AdmitsTheHopeless(_WithQueue):
     """Admits whatever fits."""
 
     class queue(Queue):  # noqa: N801
-        def admit(self, n: int, deadline: float, now: float) -> None:
-            super().admit(n, float("inf"), now)
+        def admit(self, n: int, deadline: float, now: float) -> float:
+            return super().admit(n, float("inf"), now)
 
 
 class ClosesAtOnce(Batcher):

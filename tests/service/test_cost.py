@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batcher import CostModel
-from service.batcher.cost import DecodePace
+from service.batcher.cost import DecodePace, Lateness
 
 durations = st.floats(1e-5, 10.0)
 sizes = st.integers(1, 64)
@@ -141,3 +141,26 @@ def test_one_cold_image_is_no_pace() -> None:
     for number in range(1, 20):
         pace.learn(1.0 + 0.001 * number)
     assert pace.interval_s < 0.06
+
+
+def test_a_margin_covers_errors_that_vary() -> None:
+    lateness = Lateness()
+    for error_s in (0.0, 0.2) * 50:
+        lateness.learn(error_s)
+    assert 0.2 < lateness.margin_s < 0.6
+
+
+def test_answers_that_come_early_need_no_margin() -> None:
+    lateness = Lateness()
+    assert lateness.margin_s == 0
+    for _ in range(50):
+        lateness.learn(-1.0)
+    assert lateness.margin_s == 0
+
+
+def test_a_stall_is_forgotten_within_a_few_batches() -> None:
+    lateness = Lateness()
+    lateness.learn(5.0)
+    for _ in range(20):
+        lateness.learn(0.0)
+    assert lateness.margin_s < 0.5

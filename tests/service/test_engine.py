@@ -13,6 +13,7 @@ from service.artifact import parse_metadata
 from service.engine import Engine, EngineOptions, Provider, available_cpus, has_int8_instructions, sessions
 from service.engine.providers import NAMES, chain, has_driver, missing_part
 from service.errors import InferenceFailed, InvalidFile, LoadFailed, ProviderUnavailable
+from service.repository import warm_up
 from tests.model_files import TinyModel, write_model
 
 OPTIONS = EngineOptions(provider=Provider.CPU, threads=1, max_batch_size=6)
@@ -178,14 +179,34 @@ def test_a_warm_up_that_fails_rejects_the_model(tmp_path: Path) -> None:
     contract = engine.metadata.input.model_copy(update={"height": 9})
     engine.metadata = engine.metadata.model_copy(update={"input": contract})
     with pytest.raises(LoadFailed, match="warm-up"):
-        engine.warm_up()
+        engine.warm(1)
 
 
-def test_warms_every_bucket(tmp_path: Path) -> None:
+def test_warms_every_bucket_of_a_fast_model(tmp_path: Path) -> None:
     engine = Engine.load(write_model(tmp_path), OPTIONS)
-    warmth = engine.warm_up()
-    assert [warm.batch_size for warm in warmth] == [1, 2, 4, 6]
-    assert all(warm.seconds > 0 for warm in warmth)
+    cost, largest = warm_up(engine)
+    assert engine.buckets == (1, 2, 4, 6)
+    assert largest == 6
+    assert cost.predict_s(1) > 0
+
+
+def test_warms_no_batch_of_a_slow_model_that_is_never_formed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(write_model(tmp_path), OPTIONS)
+    warmed: list[int] = []
+
+    def warm(self: Engine, size: int) -> float:
+        warmed.append(size)
+        return 0.03 * size
+
+    monkeypatch.setattr(Engine, "warm", warm)
+    assert warm_up(engine)[1] == 2
+    assert warmed == [1, 2]
+    warmed.clear()
+    engine.active = "cuda"  # where every size that may come is searched for its kernels
+    assert warm_up(engine)[1] == 6
+    assert warmed == [1, 2, 4, 6]
 
 
 def test_the_self_test_reports_its_error(tmp_path: Path) -> None:

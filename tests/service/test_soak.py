@@ -27,7 +27,7 @@ PATIENCE_S = 60.0
 
 def run(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     logits = pixels.reshape(len(pixels), 4).astype(np.float32)
-    if pixels[0, 0, 0, 0] == 13:
+    if pixels[0, 0, 0, 0] < 13:
         raise RuntimeError("an unlucky batch")
     return logits, logits / np.float32(255)
 

@@ -174,3 +174,32 @@ def test_a_slow_engine_takes_short_batches_where_long_ones_gain_nothing() -> Non
         queue.cost.learn(size, 0.001 + 0.03 * size)
     enqueue(queue, *(Instance() for _ in range(4)))
     assert [len(queue.form(0.0).batch) for _ in range(3)] == [1, 1, 1]
+
+
+def test_who_cannot_be_answered_in_time_any_more_is_not_run() -> None:
+    queue = make()
+    enqueue(queue, Instance(deadline=100.0), Instance(deadline=10.5), Instance(deadline=12.0))
+    for size in (1, 4):
+        queue.cost.learn(size, 1.0)
+    formed = queue.form(10.0)
+    assert [instance.deadline for instance in formed.batch] == [100.0, 12.0]
+    assert [instance.deadline for instance in formed.expired] == [10.5]
+
+
+def test_the_first_is_tried_while_its_deadline_has_not_passed() -> None:
+    queue = make()
+    queue.cost.learn(1, 60.0)
+    enqueue(queue, Instance(deadline=10.5))
+    assert len(queue.form(10.0).batch) == 1
+
+
+def test_predictions_that_were_exceeded_before_get_a_margin() -> None:
+    queue = make()
+    queue.cost.learn(1, 1.0)
+    queue.admit(1, math.inf, 0.0)
+    assert queue.admit(1, 2.5, 0.0) == 2.0
+    for _ in range(50):
+        queue.lateness.learn(0.5)
+    with pytest.raises(Overloaded, match=r"3\.000 s, give or take 0\.5"):
+        queue.admit(1, 3.4, 0.0)
+    queue.admit(1, 3.6, 0.0)
