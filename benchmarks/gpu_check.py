@@ -88,7 +88,8 @@ def check(path: Path, kind: Kind) -> ModelCheck:
     """
     engine = Engine.load(path, EngineOptions(provider=Provider(kind)))
     reference = Engine.load(path, EngineOptions(provider=Provider.CPU))
-    engine.warm_up()
+    for size in engine.buckets:
+        engine.warm(size)
     engine.self_test()
     images = np.random.default_rng(0).integers(0, 256, (INSTANCES, *engine.input_shape), np.uint8)
     operators = operators_by_provider(path, kind, images)
