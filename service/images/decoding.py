@@ -12,6 +12,7 @@ from service.images.colours import flatten
 from service.images.geometry import Area, area_of, fit, reduction
 from service.images.headers import DEFAULT_LIMITS, DecodeLimits, ImageInfo, probe
 from service.images.orientation import is_sideways, upright
+from service.images.picture import Picture, as_image
 
 
 def decode(
@@ -33,8 +34,11 @@ def decode(
     info = probe(data, limits)
     if info.format == "jpeg":
         return _decode_jpeg(data, info, contract)
-    image, orientation = png.read(data) if info.format == "png" else plugins.read(info.format, data)
-    image = upright(flatten(image, contract), orientation)
+    picture = png.read(data) if info.format == "png" else plugins.read(info.format, data)
+    pixels = _unless_work_is_left(picture, contract)
+    if pixels is not None:
+        return pixels
+    image = upright(flatten(as_image(picture.pixels), contract), picture.orientation)
     return fit(image, Area(*image.size), contract)
 
 
@@ -42,10 +46,19 @@ def _decode_jpeg(data: bytes, info: ImageInfo, contract: InputContract) -> NDArr
     orientation = jpeg.orientation(data)
     width, height = (info.height, info.width) if is_sideways(orientation) else (info.width, info.height)
     factor = reduction(width, height, contract)
-    pixels = jpeg.read(data, contract.channels == 1, factor)
-    as_wanted = (contract.height, contract.width, contract.channels)
-    if pixels.shape == as_wanted and orientation == factor == 1 and contract.resize_to is None:
-        is_bgr = contract.colour_order is ColourOrder.BGR
-        return np.ascontiguousarray(pixels[:, :, ::-1]) if is_bgr else pixels
-    image = upright(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), orientation)
+    picture = Picture(jpeg.read(data, contract.channels == 1, factor), orientation)
+    pixels = _unless_work_is_left(picture, contract)
+    if pixels is not None:
+        return pixels
+    image = upright(as_image(picture.pixels), orientation)
     return fit(image, area_of(image, width, height, factor, orientation), contract)
+
+
+def _unless_work_is_left(picture: Picture, contract: InputContract) -> NDArray[np.uint8] | None:
+    """The pixels themselves where they have the contract's shape already; the way of most small images."""
+    pixels = picture.pixels
+    if picture.orientation != 1 or contract.resize_to is not None or isinstance(pixels, Image.Image):
+        return None
+    if pixels.shape != (contract.height, contract.width, contract.channels):
+        return None
+    return np.ascontiguousarray(pixels[:, :, ::-1]) if contract.colour_order is ColourOrder.BGR else pixels

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import UndecodableImage
@@ -71,8 +72,11 @@ _ADAM7: Final = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-# What the canvas holds before decoding: two values seldom found, neither black, white nor mid-grey.
+# Pillow takes the end of the compressed data for the end of the picture, even where rows are missing. So
+# the canvas is painted before: a row that was never written still has the paint, whichever it was. The
+# first paint is a value seldom found, so that one attempt is nearly always enough.
 _PAINTS: Final = (90, 91)
+_ROWS_MISSING: Final = "PNG: corrupt pixels: rows are missing"
 
 
 class _Header(NamedTuple):
@@ -108,13 +112,16 @@ def read(data: bytes) -> Picture:
         raise UndecodableImage(f"PNG: colour type {header.colour_type} with {header.depth} bits a channel")
     pieces = chunks[b"IDAT"]
     pixels = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    exif = chunks.get(b"eXIf")
+    orientation = exif_orientation(bytes(exif[0])) if exif else 1
+    if layout[0] == "L" and not header.interlace and b"tRNS" not in chunks:
+        return Picture(_unpacked_gray(pixels, header, layout[1]), orientation)
     image = _unpacked(pixels, header, *layout)
     if header.colour_type == _PALETTE:
         _set_palette(image, chunks)
     elif b"tRNS" in chunks and header.colour_type in (_GRAY, _RGB):
         _set_transparent_colour(image, pixels, header, chunks[b"tRNS"][0])
-    exif = chunks.get(b"eXIf")
-    return Picture(image, exif_orientation(bytes(exif[0])) if exif else 1)
+    return Picture(image, orientation)
 
 
 def _chunks(data: bytes) -> dict[bytes, list[memoryview]]:
@@ -129,7 +136,7 @@ def _chunks(data: bytes) -> dict[bytes, list[memoryview]]:
             if crc32(view[position + 4 : end]) != _CHECKSUM.unpack_from(data, end)[0]:
                 raise UndecodableImage(f"PNG: wrong checksum in chunk {kind!r}")
             if kind in _WANTED:
-                if kind in found and previous != kind:
+                if kind in found and not kind == previous == b"IDAT":
                     raise UndecodableImage(f"PNG: a second {kind!r} chunk")
                 found.setdefault(kind, []).append(view[body:end])
                 if kind == b"IEND":
@@ -149,30 +156,36 @@ def _complete(found: dict[bytes, list[memoryview]]) -> dict[bytes, list[memoryvi
     return found
 
 
-def _unpacked(pixels: bytes | memoryview, header: _Header, mode: str, rawmode: str) -> Image.Image:
-    """The rows inflated, unfiltered and unpacked.
+def _unpacked_gray(pixels: bytes | memoryview, header: _Header, rawmode: str) -> NDArray[np.uint8]:
+    """The rows as an array [h, w, 1]: Pillow decodes straight into its memory."""
+    shape = header.height, header.width, 1
+    for paint in _PAINTS:
+        rows = np.full(shape, paint, dtype=np.uint8)
+        canvas = Image.frombuffer("L", (header.width, header.height), rows, "raw", "L", 0, 1)
+        _inflate(canvas, pixels, rawmode, header.interlace)
+        if rows[-1, -1, 0] != paint:
+            return rows
+    raise UndecodableImage(_ROWS_MISSING)
 
-    Pillow takes the end of the compressed data for the end of the picture, even where rows are missing.
-    A row that was never written still has the paint that the canvas got before.
-    """
+
+def _unpacked(pixels: bytes | memoryview, header: _Header, mode: str, rawmode: str) -> Image.Image:
+    """The rows as an image."""
     if header.interlace:
         _check_interlaced_length(pixels, header)
-        return _painted(pixels, header, mode, rawmode, _PAINTS[0])
-    image = _painted(pixels, header, mode, rawmode, _PAINTS[0])
-    if _last_sample(image) == _PAINTS[0]:
-        again = _painted(pixels, header, mode, rawmode, _PAINTS[1])
-        if _last_sample(again) != _PAINTS[0]:
-            raise UndecodableImage("PNG: corrupt pixels: rows are missing")
-    return image
+    for paint in _PAINTS:
+        image = Image.new(mode, (header.width, header.height), paint)
+        _inflate(image, pixels, rawmode, header.interlace)
+        if header.interlace or _last_sample(image) != paint:
+            return image
+    raise UndecodableImage(_ROWS_MISSING)
 
 
-def _painted(pixels: bytes | memoryview, header: _Header, mode: str, rawmode: str, paint: int) -> Image.Image:
-    image = Image.new(mode, (header.width, header.height), paint)
+def _inflate(canvas: Image.Image, pixels: bytes | memoryview, rawmode: str, interlace: int) -> None:
+    """Inflates, unfilters and unpacks the rows into ``canvas``."""
     try:
-        image.frombytes(pixels, "zip", rawmode, header.interlace)
+        canvas.frombytes(pixels, "zip", rawmode, interlace)
     except Exception as exc:  # whatever the decoder stumbles over, the bytes are to blame
         raise UndecodableImage(f"PNG: corrupt pixels: {exc}") from exc
-    return image
 
 
 def _last_sample(image: Image.Image) -> object:
@@ -192,7 +205,7 @@ def _check_interlaced_length(pixels: bytes | memoryview, header: _Header) -> Non
     except zlib.error as exc:
         raise UndecodableImage(f"PNG: corrupt pixels: {exc}") from exc
     if len(raw) < length:
-        raise UndecodableImage("PNG: corrupt pixels: rows are missing")
+        raise UndecodableImage(_ROWS_MISSING)
 
 
 def _set_palette(image: Image.Image, chunks: dict[bytes, list[memoryview]]) -> None:

@@ -68,6 +68,8 @@ def _pngs() -> Iterator[tuple[str, bytes, str]]:
     yield "png, half a header", PNG[:20], "does not begin with IHDR"
     yield "png, unknown critical chunk", png(GRAY, 8, 0, before=chunk(b"ABCD")), "unknown critical chunk"
     yield "png, a second header", png(GRAY, 8, 0, before=chunk(b"tEXt") + PNG[8:33]), "a second b'IHDR'"
+    twice = PNG[:33] + PNG[8:33] + PNG[33:]
+    yield "png, two headers in a row", twice, "a second b'IHDR'"
     idat = zlib.compress(bytes(19 * 13))
     apart = chunk(b"IDAT", idat[:5]) + chunk(b"tEXt") + chunk(b"IDAT", idat[5:])
     yield (
