@@ -11,8 +11,9 @@ from service.images import jpeg, plugins, png, tiff
 
 FORMATS: Final = frozenset({"jpeg", "png", "webp", "bmp", "gif", "tiff", "avif"})
 
-# A hop to a pool thread and back costs about as much as decoding so many pixels.
+# A hop to a pool thread and back costs about as much as decoding so many pixels, or walking so many bytes.
 _SMALL_PIXELS: Final = 128 * 128
+_SMALL_BYTES: Final = 128 * 1024
 
 # Formats with a signature of their own that Foldserve does not read; naming them helps the client.
 _FOREIGN_BRANDS: Final = {
@@ -62,11 +63,19 @@ DEFAULT_LIMITS: Final = DecodeLimits()
 
 
 class ImageInfo(NamedTuple):
-    """What an image's header says. Width and height as stored, before any EXIF orientation."""
+    """What an image's header says.
+
+    Attributes:
+        format: One of `FORMATS`.
+        width: As stored, before any EXIF orientation.
+        height: Likewise.
+        length: Of the file, in bytes.
+    """
 
     format: str
     width: int
     height: int
+    length: int
 
     @property
     def pixels(self) -> int:
@@ -76,7 +85,7 @@ class ImageInfo(NamedTuple):
     @property
     def is_small(self) -> bool:
         """Whether decoding is cheaper than a hop to another thread and back."""
-        return self.width * self.height <= _SMALL_PIXELS
+        return self.width * self.height <= _SMALL_PIXELS and self.length <= _SMALL_BYTES
 
 
 def probe(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> ImageInfo:
@@ -102,7 +111,7 @@ def probe(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> Im
         raise TooManyPixels(
             f"{width}x{height} is {width * height} pixels; at most {limits.max_pixels} are accepted"
         )
-    return ImageInfo(name, width, height)
+    return ImageInfo(name, width, height, len(data))
 
 
 def _sniff(data: bytes) -> str:

@@ -46,17 +46,19 @@ _PLUGINS: Final[dict[str, _Plugin]] = {
 }
 
 _BMP_RUN_LENGTH: Final = (1, 2)
-# Sub-blocks of a GIF's comments and of its first frame: 255 bytes each is the habit, 1 byte possible.
+_GIF_CONTROL: Final = 0xF9
+# Comments and profiles before the first frame; they are walked in small steps, before any limit applies.
+_MAX_GIF_PREAMBLE_BYTES: Final = 256 * 1024
+# Sub-blocks of the first frame: 255 bytes each is the habit, 1 byte possible.
 _MAX_GIF_BLOCKS: Final = 262_144
 
 
 class _GifFrame(NamedTuple):
-    """Where the first frame lies; the comments and animation data around it cost time only."""
+    """Where the first frame begins; the comments before it cost time only."""
 
     screen_end: int  # end of the screen's header and palette
     control: bytes  # the frame's graphic control extension (transparency), or nothing
     start: int  # image descriptor
-    end: int
 
 
 def read(name: str, data: bytes) -> Picture:
@@ -66,8 +68,7 @@ def read(name: str, data: bytes) -> Picture:
         UndecodableImage: Truncated or corrupt data, or a kind that is not read.
     """
     if name == "gif":
-        frame = _first_gif_frame(data)
-        data = data[: frame.screen_end] + frame.control + data[frame.start : frame.end] + b";"
+        data = _only_first_gif_frame(data)
     if name == "bmp":
         _check_bmp_rows(data)
     with _blaming_the_bytes(name):
@@ -114,6 +115,8 @@ def gif_size(data: bytes) -> tuple[int, int]:
     """Width and height of the screen, enlarged where the first frame exceeds it."""
     frame = _first_gif_frame(data)
     width, height = struct.unpack_from("<HH", data, 6)
+    if len(data) < frame.start + 10:
+        raise UndecodableImage("GIF: truncated")
     left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, frame.start + 1)
     return max(width, left + frame_width), max(height, top + frame_height)
 
@@ -152,23 +155,36 @@ def _check_bmp_rows(data: bytes) -> None:
 
 
 def _first_gif_frame(data: bytes) -> _GifFrame:
-    """The first frame, complete and followed by something. Source: GIF89a specification, 1990."""
+    """Source: GIF89a specification (CompuServe, 1990), sections 18 to 23."""
     try:
         position = screen_end = 13 + _gif_palette_bytes(data[10])
         control = b""
         while data[position] == ord("!"):  # extensions
             end = _gif_blocks_end(data, position + 2)
-            if data[position + 1] == 0xF9:
+            if data[position + 1] == _GIF_CONTROL:
                 control = data[position:end]
             position = end
+            if position > _MAX_GIF_PREAMBLE_BYTES:
+                raise UndecodableImage(
+                    f"GIF: more than {_MAX_GIF_PREAMBLE_BYTES} bytes before the first frame"
+                )
         if data[position] != ord(","):
             raise UndecodableImage("GIF: no frame")
-        end = _gif_blocks_end(data, position + 11 + _gif_palette_bytes(data[position + 9]))
+    except IndexError as exc:
+        raise UndecodableImage("GIF: truncated") from exc
+    return _GifFrame(screen_end, control, position)
+
+
+def _only_first_gif_frame(data: bytes) -> bytes:
+    """The file with its first frame alone, which must be complete and followed by something."""
+    frame = _first_gif_frame(data)
+    try:
+        end = _gif_blocks_end(data, frame.start + 11 + _gif_palette_bytes(data[frame.start + 9]))
         if data[end] not in b";,!":
             raise UndecodableImage("GIF: garbage after the first frame")
     except IndexError as exc:
         raise UndecodableImage("GIF: truncated") from exc
-    return _GifFrame(screen_end, control, position, end)
+    return data[: frame.screen_end] + frame.control + data[frame.start : end] + b";"
 
 
 def _gif_palette_bytes(flags: int) -> int:

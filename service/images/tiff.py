@@ -26,6 +26,8 @@ _EXTENTS: Final = ((273, 279), (324, 325))
 # Bytes of one value, by field type; 16 to 18 are BigTIFF's.
 _TYPE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _BIG_TYPE_BYTES: Final = _TYPE_BYTES | {16: 8, 17: 8, 18: 8}
+# Far more than any writer's, few enough to walk quickly.
+_MAX_TAGS: Final = 4_096
 _UNSIGNED: Final = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 
 
@@ -90,6 +92,8 @@ def _directory(data: bytes, layout: _Layout) -> dict[int, _Field]:
     offset_format = layout.order + ("Q" if is_big else "I")
     (position,) = struct.unpack_from(offset_format, data, 8 if is_big else 4)
     (count,) = struct.unpack_from(layout.order + layout.count_format, data, position)
+    if count > _MAX_TAGS:
+        raise UndecodableImage(f"TIFF: more than {_MAX_TAGS} tags")
     position += struct.calcsize(layout.order + layout.count_format)
     if position + count * layout.entry.size + layout.inline_bytes > len(data):
         raise UndecodableImage("TIFF: truncated, its directory lies outside the file")

@@ -139,8 +139,11 @@ def _others() -> Iterator[tuple[str, bytes, str]]:
     yield "gif, end missing", GIF[:-1], "GIF: truncated"
     yield "gif, garbage after the frame", GIF[:-1] + b"\x99", "garbage after the first frame"
     yield "gif, too few pixels", GIF[: frame + 11] + b"\x03\x00\x00\x00\x00;", "GIF: truncated"
-    flood = GIF[:frame] + b"!\xfe" + b"\x01x" * 262_144 + b"\x00" + GIF[frame:]
-    yield "gif, a flood of comments", flood, "sub-blocks"
+    flood = GIF[:frame] + b"!\xfe" + b"\x01x" * 131_072 + b"\x00" + GIF[frame:]
+    yield "gif, a flood of comments", flood, "more than 262144 bytes before the first frame"
+    crumbs = GIF[: frame + 11] + b"\x01x" * 262_144 + b"\x00;"
+    yield "gif, a frame in crumbs", crumbs, "more than 262144 sub-blocks"
+    yield "gif, half a frame's place", GIF[: frame + 5], "GIF: truncated"
     bmp = BY_NAME["bmp-rgb"]
     yield "bmp, cut", bmp[:-1], "BMP: truncated"
     yield "bmp, padding missing", BY_NAME["bmp-1-bit"][:-1], "BMP: truncated"
@@ -291,6 +294,14 @@ def test_a_thread_thin_picture_costs_no_memory() -> None:
     pixels = decode(thin, contract(224, 224, resize="shorter_side", resize_to=256))
     assert (pixels == 9).all()
     assert process.memory_info().rss - before < 32 * 2**20
+
+
+def test_only_few_pixels_in_few_bytes_are_small() -> None:
+    assert probe(png(np.zeros((128, 128, 1), int), 8, 0)).is_small
+    assert not probe(png(np.zeros((128, 129, 1), int), 8, 0)).is_small
+    padded = png(np.zeros((8, 8, 1), int), 8, 0, before=chunk(b"tEXt", bytes(128 * 1024)))
+    assert not probe(padded).is_small
+    assert probe(padded).length == len(padded)
 
 
 def test_the_limit_itself_is_accepted_and_one_pixel_more_is_not() -> None:
