@@ -34,7 +34,7 @@ from service.api.problems import instance_problem
 from service.artifact import InputContract, Task
 from service.batcher import Permit, Row
 from service.errors import InvalidParameter, RequestError, UnsupportedMediaType
-from service.images import DecodeLimits, decode, probe
+from service.images import DecodeLimits, decode, is_quick
 from service.metrics import Metrics
 from service.repository import ServedModel
 
@@ -180,7 +180,7 @@ class PredictEndpoint:
             return data
         limits, contract, started = self._limits.decode, model.metadata.input, time.perf_counter()
         try:
-            if probe(data, limits).is_small:
+            if is_quick(data, limits):
                 return _decode_timed(data, contract, limits, started)
         except RequestError as error:
             return error

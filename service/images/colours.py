@@ -34,12 +34,12 @@ def flatten(image: Image.Image, contract: InputContract) -> Image.Image:
 
 
 def _composited(image: Image.Image, contract: InputContract) -> Image.Image:
-    alpha = image.getchannel("A")
+    """An RGBA picture on the fill. It is its own mask: a copy of a large one would cost as much again."""
     if contract.channels == 1:
         background = Image.new("L", image.size, contract.fill[0])
-        background.paste(image.convert("L"), mask=alpha)
-    else:
-        is_bgr = contract.colour_order is ColourOrder.BGR
-        background = Image.new("RGB", image.size, contract.fill[::-1] if is_bgr else contract.fill)
-        background.paste(image.convert("RGB"), mask=alpha)
+        background.paste(image.convert("L"), mask=image)
+        return background
+    is_bgr = contract.colour_order is ColourOrder.BGR
+    background = Image.new("RGB", image.size, contract.fill[::-1] if is_bgr else contract.fill)
+    background.paste(image, mask=image)
     return background

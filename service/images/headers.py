@@ -12,8 +12,8 @@ from service.images import jpeg, plugins, png, tiff
 FORMATS: Final = frozenset({"jpeg", "png", "webp", "bmp", "gif", "tiff", "avif"})
 
 # A hop to a pool thread and back costs about as much as decoding so many pixels, or walking so many bytes.
-_SMALL_PIXELS: Final = 128 * 128
-_SMALL_BYTES: Final = 128 * 1024
+_QUICK_PIXELS: Final = 128 * 128
+_QUICK_BYTES: Final = 128 * 1024
 
 # Formats with a signature of their own that Foldserve does not read; naming them helps the client.
 _FOREIGN_BRANDS: Final = {
@@ -51,7 +51,8 @@ class DecodeLimits:
 
     Attributes:
         max_pixels: Width · height that a header may announce; more is refused before decoding.
-            Decoding takes up to about 12 bytes of memory a pixel.
+            Decoding takes 4 to 24 bytes of memory a pixel, by format and depth, and about a second for 50
+            million of them.
         formats: Names out of `FORMATS`; another recognised format is refused by its name.
     """
 
@@ -63,29 +64,25 @@ DEFAULT_LIMITS: Final = DecodeLimits()
 
 
 class ImageInfo(NamedTuple):
-    """What an image's header says.
-
-    Attributes:
-        format: One of `FORMATS`.
-        width: As stored, before any EXIF orientation.
-        height: Likewise.
-        length: Of the file, in bytes.
-    """
+    """What an image's header says. Width and height as stored, before any EXIF orientation."""
 
     format: str
     width: int
     height: int
-    length: int
 
     @property
     def pixels(self) -> int:
         """Width · height."""
         return self.width * self.height
 
-    @property
-    def is_small(self) -> bool:
-        """Whether decoding is cheaper than a hop to another thread and back."""
-        return self.width * self.height <= _SMALL_PIXELS and self.length <= _SMALL_BYTES
+
+def is_quick(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> bool:
+    """Whether decoding costs less than a hop to another thread and back: few pixels in few bytes.
+
+    Raises:
+        UnsupportedMediaType, UndecodableImage, TooManyPixels: As `probe`, where it is few bytes.
+    """
+    return len(data) <= _QUICK_BYTES and probe(data, limits).pixels <= _QUICK_PIXELS
 
 
 def probe(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> ImageInfo:
@@ -111,7 +108,7 @@ def probe(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> Im
         raise TooManyPixels(
             f"{width}x{height} is {width * height} pixels; at most {limits.max_pixels} are accepted"
         )
-    return ImageInfo(name, width, height, len(data))
+    return ImageInfo(name, width, height)
 
 
 def _sniff(data: bytes) -> str:

@@ -39,9 +39,10 @@ _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 _JFIF: Final = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _SEQUENTIAL_BAND: Final = b"\x00\x3f\x00"
 
-# Each scan walks the whole picture again: a few kilobytes could keep a core busy for minutes.
-# The richest script in use (mozjpeg's search) has fewer than 20.
+# Each scan walks the whole picture again: a few kilobytes could keep a core busy for seconds. A progressive
+# picture has 10 scans as a rule, 20 at most; this allows 12 of 50 million pixels, or 100 of 6 million.
 _MAX_SCANS: Final = 100
+_MAX_SCANNED_PIXELS: Final = 600_000_000
 # More headers than any camera writes, few enough to walk quickly.
 _MAX_SEGMENTS: Final = 4_096
 
@@ -76,9 +77,10 @@ def read(data: bytes, gray: bool, reduction: int = 1) -> NDArray[np.uint8]:
     Raises:
         UndecodableImage: Damage, or a kind of JPEG that libjpeg-turbo does not read.
     """
-    if data.count(b"\xff\xda") > _MAX_SCANS:
-        raise UndecodableImage(f"JPEG: more than {_MAX_SCANS} scans")
     height, width, space = _header(data)
+    scans = data.count(b"\xff\xda")
+    if scans > _MAX_SCANS or scans * width * height > _MAX_SCANNED_PIXELS:
+        raise UndecodableImage(f"JPEG: {scans} scans of {width}x{height} pixels")
     if space in ("CMYK", "YCCK"):
         return _from_cmyk(_strictly(data, "CMYK", width, height, reduction), data, gray)
     target = "GRAY" if gray or space == "Gray" else "RGB"
@@ -98,10 +100,13 @@ def _strictly(data: bytes, space: str, width: int, height: int, reduction: int) 
     try:
         return _decoded(data, space, least_width, least_height)
     except Exception as first:
+        tidied = _tidied(data)
         try:
-            return _decoded(_tidied(data), space, least_width, least_height)
-        except Exception:
-            raise UndecodableImage(f"JPEG: truncated or corrupt: {first}") from first
+            if tidied != data:
+                return _decoded(tidied, space, least_width, least_height)
+        except Exception:  # noqa: S110 - the first attempt said what is wrong
+            pass
+        raise UndecodableImage(f"JPEG: truncated or corrupt: {first}") from first
 
 
 def _decoded(data: bytes, space: str, min_width: int, min_height: int) -> NDArray[np.uint8]:

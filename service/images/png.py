@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -227,13 +228,19 @@ def _set_transparent_colour(
     channels = 1 if header.colour_type == _GRAY else 3
     if len(body) != 2 * channels:
         raise UndecodableImage(f"PNG: a transparent colour of {len(body)} bytes")
-    key = np.frombuffer(body, dtype=">u2").astype(np.uint32)
+    key = [int(value) for value in np.frombuffer(body, dtype=">u2")]
     if header.depth == 16:
-        low = np.asarray(_unpacked(pixels, header, image.mode, _LOW_BYTES[header.colour_type]))
-        samples = np.asarray(image).astype(np.uint32) << 8 | low
+        low = _unpacked(pixels, header, image.mode, _LOW_BYTES[header.colour_type])
+        is_key = _has_colour(image, [value >> 8 for value in key]) & _has_colour(low, [v & 255 for v in key])
     else:
         image_8_bit = image.convert("L") if image.mode == "1" else image
-        samples = np.asarray(image_8_bit).astype(np.uint32)
-        key = key * 255 // (2**header.depth - 1)
-    is_key = (samples.reshape(header.height, header.width, channels) == key).all(axis=2)
-    image.putalpha(Image.fromarray(np.where(is_key, 0, 255).astype(np.uint8)))
+        is_key = _has_colour(image_8_bit, [value * 255 // (2**header.depth - 1) for value in key])
+    image.putalpha(Image.fromarray(~(is_key.view(np.uint8) * np.uint8(255))))
+
+
+def _has_colour(image: Image.Image, colour: Sequence[int]) -> NDArray[np.bool_]:
+    """[h, w], where every channel has its value. One channel at a time: the arrays may be large."""
+    is_colour = np.ones((image.height, image.width), dtype=np.bool_)
+    for channel, value in zip(image.split(), colour, strict=True):
+        is_colour &= np.asarray(channel) == value
+    return is_colour

@@ -28,6 +28,8 @@ _TYPE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 
 _BIG_TYPE_BYTES: Final = _TYPE_BYTES | {16: 8, 17: 8, 18: 8}
 # Far more than any writer's, few enough to walk quickly.
 _MAX_TAGS: Final = 4_096
+# Pillow hands each strip to the decoder by itself, in Python: half a second for so many.
+_MAX_STRIPS: Final = 32_768
 _UNSIGNED: Final = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 
 
@@ -59,6 +61,8 @@ def size(data: bytes) -> tuple[int, int]:
     try:
         fields = _directory(data, layout)
         for starts, lengths in _EXTENTS:
+            if starts in fields and fields[starts].length > _MAX_STRIPS:
+                raise UndecodableImage(f"TIFF: more than {_MAX_STRIPS} strips or tiles")
             if starts in fields and lengths in fields:
                 _check_extents(data, layout, fields[starts], fields[lengths])
         width, height = (int(_values(data, layout, fields[tag])[0]) for tag in (_WIDTH, _HEIGHT))

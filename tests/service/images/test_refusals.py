@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from service.errors import RequestError, TooManyPixels, UndecodableImage, UnsupportedMediaType
-from service.images import FORMATS, DecodeLimits, decode, probe
+from service.images import FORMATS, DecodeLimits, decode, is_quick, probe
 from tests.service.images import encoders
 from tests.service.images.contracts import contract
 from tests.service.images.corpus import Specimen, colours, grays, specimens
@@ -116,7 +116,10 @@ def _jpegs() -> Iterator[tuple[str, bytes, str]]:
     yield "jpeg, pixels replaced", JPEG[:middle] + b"\x5a" * 60 + JPEG[middle + 60 :], "Corrupt JPEG data"
     yield "jpeg, pixels twice", JPEG[:-2] + JPEG[entropy:], "extraneous bytes before marker 0xd9"
     yield "jpeg, no tables", b"".join(_without_tables()), "JPEG:"
-    yield "jpeg, a flood of scans", progressive[:-2] + scan * 101 + b"\xff\xd9", "more than 100 scans"
+    yield "jpeg, a flood of scans", progressive[:-2] + scan * 101 + b"\xff\xd9", "scans of 56x40 pixels"
+    large = saved(Image.new("L", (7000, 7000)), "JPEG", progressive=True)
+    again = large[large.rindex(b"\xff\xda") : -2]
+    yield "jpeg, many scans of a large picture", large[:-2] + again * 8 + b"\xff\xd9", "scans of 7000x7000"
     frame = JPEG.index(b"\xff\xc0")
     twelve = JPEG[: frame + 4] + b"\x0c" + JPEG[frame + 5 :]
     yield "jpeg, 12 bits", twelve, "JPEG:"
@@ -296,12 +299,10 @@ def test_a_thread_thin_picture_costs_no_memory() -> None:
     assert process.memory_info().rss - before < 32 * 2**20
 
 
-def test_only_few_pixels_in_few_bytes_are_small() -> None:
-    assert probe(png(np.zeros((128, 128, 1), int), 8, 0)).is_small
-    assert not probe(png(np.zeros((128, 129, 1), int), 8, 0)).is_small
-    padded = png(np.zeros((8, 8, 1), int), 8, 0, before=chunk(b"tEXt", bytes(128 * 1024)))
-    assert not probe(padded).is_small
-    assert probe(padded).length == len(padded)
+def test_only_few_pixels_in_few_bytes_are_quick() -> None:
+    assert is_quick(png(np.zeros((128, 128, 1), int), 8, 0))
+    assert not is_quick(png(np.zeros((128, 129, 1), int), 8, 0))
+    assert not is_quick(png(np.zeros((8, 8, 1), int), 8, 0, before=chunk(b"tEXt", bytes(128 * 1024))))
 
 
 def test_the_limit_itself_is_accepted_and_one_pixel_more_is_not() -> None:
