@@ -20,6 +20,7 @@ REPOSITORY := $(if $(FOLDSERVE_REPOSITORY),$(FOLDSERVE_REPOSITORY),models)
 WITH_GPU := $(if $(filter 1,$(GPU)),-gpu)
 RUNTIME := $(VENV)/.installed-runtime$(WITH_GPU)
 EVERYTHING := $(VENV)/.installed-everything$(WITH_GPU)
+BENCHMARKS := $(VENV)/.installed-benchmarks$(WITH_GPU)
 comma := ,
 GPU_EXTRA := $(if $(WITH_GPU),$(comma)gpu)
 
@@ -69,6 +70,14 @@ loadtest: $(EVERYTHING) ## Drive the service and judge it: USERS=8 DURATION=10 O
 	@$(BIN)/python -m loadtest --host '$(HOST)' --start '$(MAKE) --no-print-directory serve' --users $(USERS) \
 		--duration $(DURATION) --objective '$(OBJECTIVE)' --model '$(MODEL)' $(if $(IMAGES),--pictures '$(IMAGES)') $(ARGS)
 
+.PHONY: bench-folding
+bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-comparison.md (half an hour)
+	$(BIN)/python -m benchmarks.folding --write docs/folding-comparison.md $(ARGS)
+
+.PHONY: bench-folding-speed
+bench-folding-speed: $(EVERYTHING) ## Folded against unfolded, as docs/folding-speed.md (on a quiet machine)
+	$(BIN)/python -m benchmarks.folding.speed --write docs/folding-speed.md $(ARGS)
+
 # Any of the three builds the same image; buildah and podman need --format docker for the health check.
 BUILDER ?= $(shell for builder in docker podman buildah; do command -v "$$builder" >/dev/null && { echo "$$builder"; break; }; done)
 IMAGE ?= foldserve
@@ -86,7 +95,7 @@ image: ## Build the container image foldserve:cpu (TARGET=gpu; ARGS="--build-arg
 constraints: $(EVERYTHING) ## Compile the pins in constraints.txt again
 	$(BIN)/pip-compile $(PIP_ARGS) --quiet --upgrade --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--extra export --extra loadtest --extra dev --output-file $@.txt pyproject.toml
+		--extra export --extra loadtest --extra dev --extra bench --output-file $@.txt pyproject.toml
 	sed -i.old -E 's/^(torch==[0-9.]+)\+.*/\1/; s/^(onnxruntime)-gpu(==[0-9.]+).*/&\n\1\2/' $@.txt
 	rm $@.txt.old
 
@@ -109,3 +118,7 @@ $(RUNTIME): pyproject.toml constraints.txt
 $(EVERYTHING): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
 	$(call install,export$(comma)loadtest$(comma)dev$(GPU_EXTRA))
+
+$(BENCHMARKS): pyproject.toml constraints.txt
+	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
+	$(call install,export$(comma)loadtest$(comma)dev$(comma)bench$(GPU_EXTRA))

@@ -397,9 +397,9 @@ def batch_norm_transformer() -> nn.Module:
         return normalised.transpose(1, 2)
 
     def forward(m: Wired, x: Tensor) -> Tensor:
-        y = features(m.get_submodule("first"), x)
+        y = features(m.get_submodule("first"), x).unsqueeze(1)  # one head
         q, k, v = (m.get_submodule(name)(y) for name in ("query", "key", "value"))
-        x = x + F.scaled_dot_product_attention(q, k, v)
+        x = x + F.scaled_dot_product_attention(q, k, v).squeeze(1)
         hidden: Tensor = m.get_submodule("mlp")(features(m.get_submodule("second"), x))
         return x + hidden
 

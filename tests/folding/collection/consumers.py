@@ -170,7 +170,7 @@ def into_two_convs() -> nn.Module:
 def into_three_projections() -> nn.Module:
     return Wired(
         lambda m, x: F.scaled_dot_product_attention(
-            m.query(y := m.bn(x.transpose(1, 2)).transpose(1, 2)), m.key(y), m.value(y)
+            m.query(y := m.bn(x.transpose(1, 2)).transpose(1, 2).unsqueeze(1)), m.key(y), m.value(y)
         ),
         bn=nn.BatchNorm1d(8),
         query=nn.Linear(8, 8),

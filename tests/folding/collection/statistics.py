@@ -13,7 +13,6 @@ One channel in four has a variance of 1e-9, far below ε: forgetting ε multipli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 Kind = Literal["positive", "negative", "tiny", "zero"]
-Signs = Sequence[Kind]
+Signs = tuple[Kind, ...]
 
 MIXED: Signs = ("positive", "negative", "tiny", "zero", "negative", "positive")
 POSITIVE: Signs = ("positive",)

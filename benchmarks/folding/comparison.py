@@ -1,0 +1,137 @@
+"""Every tool on every network of the collection: reached, right but not all of it, wrong, or failed.
+
+::
+
+    reached   the fewest affine maps are left, and the numbers are right
+    short     the numbers are right, more maps are left than need be
+    wrong     the numbers are wrong and the tool said nothing
+    failed    the tool, or the exporter before it, raised
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from benchmarks.folding import onnx_counting
+from benchmarks.folding.tools import ALL_TOOLS, EXPORTER, ONNX_TOOLS, TORCH_TOOLS, Tool, to_onnx
+from tests.folding.collection import Network
+from tests.folding.collection.counting import census
+from tests.folding.collection.judging import exported, outputs_of, quiet, relative_error
+
+Outcome = Literal["reached", "short", "wrong", "failed"]
+OUTCOMES: tuple[Outcome, ...] = ("reached", "short", "wrong", "failed")
+
+# Far above float32's rounding of these networks and far below what a wrong fold does to them.
+WRONG = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one tool made of one network. ``left``: affine maps, None where it failed."""
+
+    tool: str
+    network: str
+    outcome: Outcome
+    left: int | None
+    error: float | None
+    message: str = ""
+
+
+def compare(network: Network) -> list[Result]:
+    """All tools on one network, in the order of `ALL_TOOLS`."""
+    results = {**_on_onnx(network), **{tool.name: _on_torch(network, tool) for tool in TORCH_TOOLS}}
+    return [results[tool.name] for tool in ALL_TOOLS]
+
+
+def _guarded(tool: Tool, network: Network, run: Callable[[], tuple[int, float]]) -> Result:
+    try:
+        left, error = run()
+    except Exception as exc:  # whatever a tool raises is its result
+        return Result(tool.name, network.name, "failed", None, None, f"{type(exc).__name__}: {exc}"[:200])
+    wrong = not error <= WRONG
+    outcome: Outcome = "wrong" if wrong else "reached" if left <= network.fewest else "short"
+    return Result(tool.name, network.name, outcome, left, error)
+
+
+def _on_torch(network: Network, tool: Tool) -> Result:
+    """In float64, on the program."""
+
+    def run() -> tuple[int, float]:
+        sample = network.build(torch.float64)
+        if tool.on_torch is None:
+            raise TypeError(f"{tool.name} does not work on torch")
+        program = tool.on_torch(*sample)
+        with quiet():
+            folded = program.module()
+        reference = network.build(torch.float64).model
+        errors = [
+            relative_error(outputs_of(folded, probe), outputs_of(reference, probe))
+            for probe in network.probes(torch.float64)
+        ]
+        return census(program, sample.inputs).affine_maps, max(errors)
+
+    return _guarded(tool, network, run)
+
+
+def _on_onnx(network: Network) -> dict[str, Result]:
+    """In float32, on the graph that the exporter writes without its own optimiser."""
+    try:
+        plain = to_onnx(network.build(torch.float32), optimize=False)
+        extra = _written_by_the_exporter(network, plain)
+    except Exception as exc:  # without a graph there is nothing to work on
+        message = f"not exported: {type(exc).__name__}: {exc}"[:200]
+        tools = (EXPORTER, *ONNX_TOOLS)
+        return {t.name: Result(t.name, network.name, "failed", None, None, message) for t in tools}
+    passes: dict[Tool, Callable[[], onnx.ModelProto]] = {
+        EXPORTER: lambda: to_onnx(network.build(torch.float32), optimize=True)
+    }
+    for tool in ONNX_TOOLS:
+        if tool.on_onnx is not None:
+            passes[tool] = _applied(tool.on_onnx, plain)
+    return {
+        tool.name: _guarded(tool, network, lambda make=make: _examined(network, make(), extra))  # type: ignore[misc]
+        for tool, make in passes.items()
+    }
+
+
+def _applied(
+    rewrite: Callable[[onnx.ModelProto], onnx.ModelProto], plain: onnx.ModelProto
+) -> Callable[[], onnx.ModelProto]:
+    def make() -> onnx.ModelProto:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(plain)
+        return rewrite(copied)
+
+    return make
+
+
+def _written_by_the_exporter(network: Network, plain: onnx.ModelProto) -> int:
+    """Arithmetic that the exporter adds where torch has one operator: no fold can be blamed for it."""
+    sample = network.build(torch.float32)
+    in_torch = census(exported(*sample), sample.inputs).affine_maps
+    return max(0, onnx_counting.count(plain, _feeds(plain, sample.inputs)) - in_torch)
+
+
+def _feeds(model: onnx.ModelProto, inputs: Iterable[Tensor]) -> onnx_counting.Feeds:
+    return {value.name: x.numpy() for value, x in zip(model.graph.input, inputs, strict=True)}
+
+
+def _examined(network: Network, model: onnx.ModelProto, extra: int) -> tuple[int, float]:
+    """Maps left and the largest error, against the float64 original."""
+    sample = network.build(torch.float32)
+    left = onnx_counting.count(model, _feeds(model, sample.inputs)) - extra
+    session = onnx_counting.session(model)
+    reference = network.build(torch.float64).model
+    worst = 0.0
+    for probe in network.probes(torch.float32):
+        outputs = [torch.from_numpy(np.asarray(y)) for y in session.run(None, _feeds(model, probe))]
+        wide = tuple(x.double() if x.is_floating_point() else x for x in probe)
+        worst = max(worst, relative_error(outputs, outputs_of(reference, wide)))
+    return max(left, 0), worst

@@ -1,0 +1,251 @@
+"""``python -m benchmarks.folding.speed``: folded against unfolded, as ``docs/folding-speed.md``.
+
+::
+
+    network ─┬─ torch.export ─────────▶ ONNX ─┐
+             └─ fold(objective="speed") ▶ ONNX ─┴▶ two sessions, all optimisations on
+                                                    │  pairs: both, in random order, again and again
+                                                    ▼
+                        speed-up = unfolded / folded, its median, its 95 % interval
+
+Both sessions get the same weights, the same pictures and the same number of threads. Timing the two next to
+each other, in pairs, keeps what else the machine does out of the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from model_export.architectures import build
+from model_export.export import lower, network_graph
+from model_export.folding import fold
+from tests.folding.collection.judging import quiet
+from tests.folding.collection.statistics import NEGATIVE, POSITIVE, Signs, randomise
+
+CONFIDENCE = 0.95
+# A sample shorter than this is mostly the clock and the scheduler.
+SHORTEST_SAMPLE_S = 0.02
+# Training starts at γ = 1 and turns few of them negative: one in ten is more than is usual.
+SIGNS: Signs = (*NEGATIVE, *POSITIVE * 9)
+
+HEAD = """# The speed of folded networks
+
+Time of the unfolded network divided by that of the folded one (`objective="speed"`), both under ONNX
+Runtime {runtime} with all its optimisations, which fold pairs of convolution and BatchNorm by themselves.
+Above 1 the fold is faster. Each figure is the median of {pairs} interleaved pairs with its 95 % interval
+(order statistics). One run, {threads} thread(s), {machine}; random weights, one γ in ten negative.
+
+Made by `make bench-folding-speed`. "No difference" is said where the interval contains 1.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A network and the pictures it is measured on."""
+
+    title: str
+    architecture: str
+    input_shape: tuple[int, int, int]
+    classes: int
+
+
+CASES = (
+    Case("the article's network", "article_cnn", (1, 28, 28), 10),
+    Case("pre-activation ResNet-18", "preact_resnet18", (3, 32, 32), 10),
+    Case("DenseNet-121", "densenet121", (3, 224, 224), 1000),
+    Case("MobileNetV2", "mobilenet_v2", (3, 224, 224), 1000),
+    Case("RepVGG-A0", "repvgg_a0", (3, 224, 224), 1000),
+    Case("ResNet-18", "resnet18", (3, 224, 224), 1000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedUp:
+    """Unfolded time over folded time of one network at one batch size.
+
+    Attributes:
+        folded_ms: Median of the folded network, for the whole batch.
+        low, middle, high: The median ratio and its interval.
+    """
+
+    case: Case
+    batch: int
+    folded_ms: float
+    low: float
+    middle: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """In words, what the interval allows to say."""
+        if self.low <= 1 <= self.high:
+            return "no difference"
+        return "faster" if self.low > 1 else "slower"
+
+
+def interval_of_median(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The order statistics that hold the median with at least this confidence.
+
+    With n independent values, k of them lie below the median with probability C(n, k)/2ⁿ, whatever their
+    distribution: no normality is assumed.
+    """
+    ordered, n = sorted(values), len(values)
+    tail, rank = 0.0, 0
+    while rank < n // 2 and tail + math.comb(n, rank) / 2**n <= (1 - confidence) / 2:
+        tail += math.comb(n, rank) / 2**n
+        rank += 1
+    if rank == 0:
+        raise ValueError(f"{n} values hold the median with less than {confidence:.0%}")
+    return ordered[rank - 1], ordered[n - rank]
+
+
+def trained_like(model: nn.Module) -> nn.Module:
+    """Evaluating, with statistics as they are after training: γ around 1, few negative."""
+    randomise(model, SIGNS)
+    return model.eval()
+
+
+def sessions(case: Case, threads: int) -> tuple[ort.InferenceSession, ort.InferenceSession]:
+    """The unfolded and the folded network."""
+    torch.manual_seed(0)
+    model = trained_like(build(case.architecture, input_shape=case.input_shape, classes=case.classes))
+    inputs = (torch.randn(2, *case.input_shape),)
+    shapes = ({0: Dim("batch")},)
+    with quiet():
+        unfolded = torch.export.export(model, inputs, dynamic_shapes=shapes)
+        folded = fold(model, inputs, objective="speed", dynamic_shapes=shapes).program
+        return _session(unfolded, threads), _session(folded, threads)
+
+
+def _session(program: ExportedProgram, threads: int) -> ort.InferenceSession:
+    graph = network_graph(program)
+    lower(graph)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    serialised = ir.to_proto(graph).SerializeToString()
+    return ort.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
+
+
+def _runner(session: ort.InferenceSession, pixels: NDArray[np.float32]) -> Callable[[], object]:
+    feeds = {session.get_inputs()[0].name: pixels}
+    return lambda: session.run(None, feeds)
+
+
+def _seconds(run: Callable[[], object], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+def compare(
+    unfolded: Callable[[], object], folded: Callable[[], object], pairs: int, done: Callable[[], None]
+) -> list[tuple[float, float]]:
+    """Seconds of (unfolded, folded), a pair at a time, each pair in a random order."""
+    slowest = max(_seconds(unfolded, 2), _seconds(folded, 2))  # warms up as well
+    repeats = max(1, math.ceil(SHORTEST_SAMPLE_S / slowest))
+    order = random.Random(0)  # seeded: which comes first is the same in every run
+    timed = []
+    for _ in range(pairs):
+        if order.random() < 0.5:
+            first, second = _seconds(unfolded, repeats), _seconds(folded, repeats)
+        else:
+            second, first = _seconds(folded, repeats), _seconds(unfolded, repeats)
+        timed.append((first, second))
+        done()
+    return timed
+
+
+def measure(
+    case: Case, batches: Sequence[int], pairs: int, threads: int, done: Callable[[], None]
+) -> list[SpeedUp]:
+    """One network at all batch sizes."""
+    unfolded, folded = sessions(case, threads)
+    generator = np.random.default_rng(0)
+    results = []
+    for batch in batches:
+        pixels = generator.standard_normal((batch, *case.input_shape), dtype=np.float32)
+        timed = compare(_runner(unfolded, pixels), _runner(folded, pixels), pairs, done)
+        ratios = [a / b for a, b in timed]
+        low, high = interval_of_median(ratios)
+        folded_ms = median(b for _, b in timed) * 1e3
+        results.append(SpeedUp(case, batch, folded_ms, low, median(ratios), high))
+    return results
+
+
+def page(results: Sequence[SpeedUp], pairs: int, threads: int) -> str:
+    """The markdown page."""
+    machine = f"{os.cpu_count()} × {_processor()}"
+    head = HEAD.format(runtime=ort.__version__, pairs=pairs, threads=threads, machine=machine)
+    lines = [
+        "| network | pictures | batch | folded, ms | speed-up | 95 % interval | |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for r in results:
+        shape = "×".join(map(str, r.case.input_shape))
+        interval = f"{r.low:.3f} … {r.high:.3f}"
+        row = (r.case.title, shape, r.batch, f"{r.folded_ms:.3g}", f"{r.middle:.3f}", interval, r.verdict)
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    return "\n".join([head, *lines, ""])
+
+
+def _processor() -> str:
+    """The processor's name, as Linux tells it; else as Python does."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main() -> None:
+    """Measure, print, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.folding.speed", description=__doc__)
+    parser.add_argument("architectures", nargs="*", help="some of them; all when none is given")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--pairs", type=int, default=40, help="interleaved pairs a figure; at least 6")
+    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime, in one operator")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="where the page goes; printed if not given"
+    )
+    options = parser.parse_args()
+    wanted = set(options.architectures)
+    cases = [case for case in CASES if not wanted or case.architecture in wanted]
+    results = []
+    with Progress() as progress:
+        for case in cases:
+            task = progress.add_task(case.title, total=len(options.batches) * options.pairs)
+            results += measure(
+                case,
+                options.batches,
+                options.pairs,
+                options.threads,
+                lambda task=task: progress.advance(task),  # type: ignore[misc]
+            )
+    text = page(results, options.pairs, options.threads)
+    if options.write:
+        options.write.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
