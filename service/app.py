@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -55,7 +55,7 @@ from service.errors import (
 )
 from service.images import DecodeLimits
 from service.logs import Throttle
-from service.metrics import Metrics
+from service.metrics import Metrics, Snapshot, registry_of, render
 from service.repository import Repository, RepositoryOptions
 from service.settings import Settings
 
@@ -73,6 +73,7 @@ _EXCHANGE_KEY: Final = "foldserve.exchange"
 # Methods outside the closed set of a metric label count as this.
 _OTHER_METHOD: Final = "OTHER"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_CLIENT_LEFT: Final = "client left"
 # Of these there are thousands a second when there are any.
 _CROWD_REASONS: Final = frozenset(
     {
@@ -85,6 +86,7 @@ _CROWD_REASONS: Final = frozenset(
 )
 
 
+Gather: TypeAlias = Callable[[], Awaitable[Snapshot]]
 MakeRepository: TypeAlias = Callable[[RepositoryOptions, Metrics], Repository]
 
 
@@ -100,6 +102,11 @@ class Phase(StrEnum):
 class Application:
     """Everything that answers HTTP, as one ASGI application. Made and used on one event loop.
 
+    Args:
+        settings: Of this process.
+        make_repository: What makes the models of its options.
+        gather: The metrics of all workers, where this is one of several.
+
     Attributes:
         phase: Where it is in its life.
         metrics: Of this application alone.
@@ -107,14 +114,21 @@ class Application:
         framework: The FastAPI application with all routes.
     """
 
-    def __init__(self, settings: Settings, make_repository: MakeRepository = Repository) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        make_repository: MakeRepository = Repository,
+        gather: Gather | None = None,
+    ) -> None:
         self.settings = settings
+        self._gather = gather
         self.phase = Phase.LOADING
         self.metrics = Metrics(version=__version__)
         self.metrics.watch_ready(lambda: self.why_not_ready() is None)
         self.repository = make_repository(repository_options(settings), self.metrics)
-        # Decoding releases the GIL; more threads than CPUs would only take turns with the engine's.
-        self._pool = ThreadPoolExecutor(available_cpus(), thread_name_prefix="decode")
+        # Decoding releases the GIL; more threads than CPUs would only take turns.
+        threads = max(1, available_cpus() // settings.workers)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._predict: Endpoint = PredictEndpoint(
             self.repository.resolve, predict_limits(settings), self._pool, self.metrics
         )
@@ -161,6 +175,12 @@ class Application:
         return self.why_not_alive() or (
             None if self.repository.is_ready else NotReady("a model does not take requests")
         )
+
+    async def scrape(self, openmetrics: bool) -> tuple[bytes, str]:
+        """The metrics of the whole service, and their content type."""
+        if self._gather is None:
+            return self.metrics.render(openmetrics=openmetrics)
+        return render(registry_of(await self._gather()), openmetrics=openmetrics)
 
     # Requests.
 
@@ -212,7 +232,7 @@ class Application:
         try:
             await self.framework(scope, exchange.receive, exchange.send)
         finally:
-            exchange.route = getattr(scope.get("route"), "path", exchange.route)
+            exchange.route = _template(scope) or exchange.route
 
     async def _cut_off(self, exchange: Exchange) -> None:
         """The grace is over: the server cancels what still runs."""
@@ -237,7 +257,7 @@ class Application:
             return
         fields = {"reason": error.reason.value, "status": STATUSES[error.reason], **_log_fields(exchange)}
         if held_back:
-            fields["held_back"] = held_back
+            fields["held_back"] = held_back  # of this reason, since its last line
         level = logging.WARNING if STATUSES[error.reason] >= 500 else logging.INFO
         cause = error.__cause__
         if cause is not None and STATUSES[error.reason] == 500:
@@ -253,7 +273,10 @@ class Application:
     def _note_left(self, exchange: Exchange, left: ClientLeft) -> None:
         if left.stage == "receive":
             self.metrics.instances_cancelled("receive")
-        logger.info("client left", extra={"fields": {"stage": left.stage, **_log_fields(exchange)}})
+        held_back = self._throttle.admit(_CLIENT_LEFT)
+        if held_back is not None:
+            fields = {"stage": left.stage, **_log_fields(exchange), "held_back": held_back}
+            logger.info("client left", extra={"fields": fields})
 
     def _note_end(self, exchange: Exchange) -> None:
         if not exchange.status:
@@ -278,7 +301,7 @@ class Application:
         )
         framework.router.routes.append(Route(PREDICT_PATH, _Mounted(self._predict), methods=["POST"]))
         framework.include_router(health_router(self))
-        framework.include_router(metrics_router(self.metrics))
+        framework.include_router(metrics_router(self.scrape))
         framework.include_router(pages_router(self.repository))
         framework.exception_handler(RequestError)(self._answer_refusal)
         framework.exception_handler(HTTPException)(self._answer_http_exception)
@@ -297,6 +320,7 @@ class Application:
 
     async def _answer_refusal(self, request: Request, error: RequestError) -> Response:
         exchange: Exchange = request.scope[_EXCHANGE_KEY]
+        exchange.route = _template(request.scope) or exchange.route
         self._note_refusal(exchange, error)
         return _response(error, exchange)
 
@@ -352,6 +376,11 @@ def _response(error: RequestError, exchange: Exchange) -> Response:
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return client[0] if client else "unknown"
+
+
+def _template(scope: Scope) -> str | None:
+    """The path of the route that was found, as it is declared."""
+    return getattr(scope.get("route"), "path", None)
 
 
 def _log_fields(exchange: Exchange) -> dict[str, object]:

@@ -85,7 +85,14 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Threads of one inference. Unset: the CPUs that the affinity mask and the cgroup quota "
-        "leave to this process; more than those only fight each other.",
+        "leave to this process, shared by the workers; more than those only fight each other.",
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that share the port. Each has its own event loop, session and queue, and its "
+        "share of the threads; queue sizes and rates are per worker. On a GPU only 1.",
     )
     max_batch_size: int = Field(
         default=64,

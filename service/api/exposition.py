@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Header, Response
 
 from service.api.documentation import Json
-from service.metrics import Metrics
 
 _OPENMETRICS = "application/openmetrics-text"
 
 
-def metrics_router(metrics: Metrics) -> APIRouter:
+# Whether as OpenMetrics → the text and its content type.
+Scrape: TypeAlias = Callable[[bool], Awaitable[tuple[bytes, str]]]
+
+
+def metrics_router(scrape: Scrape) -> APIRouter:
     """The route that Prometheus scrapes."""
     router = APIRouter(tags=["metrics"])
     documented: Json = {"content": {"text/plain": {}, _OPENMETRICS: {}}}
@@ -20,7 +24,7 @@ def metrics_router(metrics: Metrics) -> APIRouter:
     @router.get("/metrics", response_class=Response, responses={200: documented})
     async def expose(accept: Annotated[str, Header()] = "") -> Response:
         """All metric families: OpenMetrics if `Accept` names it, else the Prometheus text format."""
-        text, media_type = metrics.render(openmetrics=_OPENMETRICS in accept)
+        text, media_type = await scrape(_OPENMETRICS in accept)
         return Response(text, headers={"content-type": media_type})
 
     return router

@@ -14,7 +14,9 @@ from service.metrics.families import (
     ModelMetrics,
     QueueStatus,
     Stage,
+    render,
 )
+from service.metrics.summing import Snapshot, lasting, registry_of, snapshot, total
 
 __all__ = [
     "BATCH_SIZE_BUCKETS",
@@ -25,5 +27,11 @@ __all__ = [
     "Metrics",
     "ModelMetrics",
     "QueueStatus",
+    "Snapshot",
     "Stage",
+    "lasting",
+    "registry_of",
+    "render",
+    "snapshot",
+    "total",
 ]

@@ -215,11 +215,7 @@ class Metrics(Collector):
 
     def render(self, *, openmetrics: bool = False) -> tuple[bytes, str]:
         """The whole exposition and its content type."""
-        if openmetrics:
-            # The library does not annotate this function.
-            text: bytes = openmetrics_exposition.generate_latest(self.registry)  # type: ignore[no-untyped-call]  # prometheus_client does not annotate it
-            return text, openmetrics_exposition.CONTENT_TYPE_LATEST
-        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+        return render(self.registry, openmetrics=openmetrics)
 
     def collect(self) -> Iterator[Metric]:
         """Every family, for the registry."""
@@ -267,6 +263,14 @@ class Metrics(Collector):
             for model, queue in self._queues.items():
                 family.labels(model).set(read(queue))
             yield family.collect()
+
+
+def render(registry: CollectorRegistry, *, openmetrics: bool = False) -> tuple[bytes, str]:
+    """A registry's exposition and its content type."""
+    if openmetrics:
+        text: bytes = openmetrics_exposition.generate_latest(registry)  # type: ignore[no-untyped-call]  # prometheus_client does not annotate it
+        return text, openmetrics_exposition.CONTENT_TYPE_LATEST
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 class ModelMetrics:

@@ -8,11 +8,42 @@
       /readyz 503 at once ─ shutdown_delay_s, still serving ─▶ listener closes ─ shutdown_grace_s ─▶ exit 0
       (a second signal: no delay, no grace)
 
+With several workers, `fleet` is the parent and `worker` each of them; else `process` is all there is.
 A connection ends with its answer once draining has begun, so clients go elsewhere by themselves.
 """
 
-from service.server.connection import Connection, ConnectionLimits
-from service.server.listener import bind
-from service.server.process import Server, serve
+from __future__ import annotations
 
-__all__ = ["Connection", "ConnectionLimits", "Server", "bind", "serve"]
+import asyncio
+import logging
+
+import uvloop
+
+from service.server.connection import Connection, ConnectionLimits
+from service.server.fleet import Fleet, serve_with_workers
+from service.server.listener import bind
+from service.server.process import Server, serve_alone
+from service.settings import Settings
+
+__all__ = ["Connection", "ConnectionLimits", "Fleet", "Server", "bind", "serve"]
+
+logger = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal comes: alone, or with several workers.
+
+    Raises:
+        InvalidConfiguration: The address is taken, or the settings do not fit the repository.
+        ModelRejected: A model that should be served has no version that may.
+        ProviderUnavailable: The execution provider that was demanded is not there.
+        FoldserveError: Any of these, in a worker.
+    """
+    with bind(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            if settings.workers == 1:
+                runner.run(serve_alone(settings, listener))
+            else:
+                runner.run(serve_with_workers(settings, listener))

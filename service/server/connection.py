@@ -71,11 +71,13 @@ class ConnectionLimits:
             headers.
         max_header_bytes: Request line and headers together.
         on_refusal: Told of every refusal that never reached the application.
+        on_end: Told when the connection has ended.
     """
 
     header_timeout_s: float
     max_header_bytes: int
     on_refusal: Callable[[RequestError, str], None]
+    on_end: Callable[[], None] | None = None
 
 
 class Connection(HttpToolsProtocol):
@@ -113,6 +115,8 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         if on_leave is not None:
             on_leave()
+        if self._limits.on_end is not None:
+            self._limits.on_end()
 
     def data_received(self, data: bytes) -> None:
         """Parse, then see whether the headers stay within their limits."""

@@ -8,17 +8,16 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 from typing import Final, cast
 
 import uvicorn
-import uvloop
 
 from service.app import Application
 from service.server.connection import Connection, ConnectionLimits
-from service.server.listener import admit_no_more, bind
+from service.server.listener import admit_no_more
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,23 +31,28 @@ _POLL_S: Final = 0.1
 
 
 class Server(uvicorn.Server):
-    """uvicorn's accept loop, with this service's way to begin and to end."""
+    """uvicorn's accept loop, with this service's way to begin and to end.
 
-    def __init__(self, application: Application) -> None:
+    Args:
+        application: What is served.
+        on_end: Told of every connection that has ended.
+    """
+
+    def __init__(self, application: Application, on_end: Callable[[], None] | None = None) -> None:
         self.application = application
         self.settings = application.settings
-        super().__init__(_uvicorn_config(application))
+        super().__init__(_uvicorn_config(application, on_end))
         self._stop_at: float | None = None
 
-    async def run_until_stopped(self, listener: socket.socket) -> None:
-        """Serve on a bound socket until a signal comes, then drain.
+    async def run_until_stopped(self, listeners: list[socket.socket]) -> None:
+        """Serve on bound sockets until told to stop, then drain.
 
         Raises:
             InvalidConfiguration, ModelRejected, ProviderUnavailable: The models could not be loaded.
         """
         loading = asyncio.create_task(self._load())
         stop_watching = self.application.metrics.watch_event_loop()
-        await self.serve(sockets=[listener])
+        await self.serve(sockets=listeners)
         stop_watching()
         loading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -62,6 +66,11 @@ class Server(uvicorn.Server):
             self.should_exit = True
             raise
         logger.info("ready after %.2f s", time.perf_counter() - started)
+
+    def make_connection(self) -> asyncio.Protocol:
+        """The protocol of a connection that was accepted elsewhere."""
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state={})
 
     # Signals.
 
@@ -121,12 +130,13 @@ class Server(uvicorn.Server):
             await asyncio.wait(tasks, timeout=min(left_s, _POLL_S))
 
 
-def _uvicorn_config(application: Application) -> uvicorn.Config:
+def _uvicorn_config(application: Application, on_end: Callable[[], None] | None) -> uvicorn.Config:
     settings = application.settings
     limits = ConnectionLimits(
         header_timeout_s=settings.header_timeout_ms / 1000,
         max_header_bytes=settings.max_header_bytes,
         on_refusal=application.note_early_refusal,
+        on_end=on_end,
     )
     return uvicorn.Config(
         application,
@@ -143,21 +153,10 @@ def _uvicorn_config(application: Application) -> uvicorn.Config:
     )
 
 
-def serve(settings: Settings) -> None:
-    """Serve until a signal comes.
+async def serve_alone(settings: Settings, listener: socket.socket) -> None:
+    """Serve from this process until a signal comes.
 
     Raises:
-        InvalidConfiguration: The address is taken, or the settings do not fit the repository.
-        ModelRejected: A model that should be served has no version that may.
-        ProviderUnavailable: The execution provider that was demanded is not there.
+        InvalidConfiguration, ModelRejected, ProviderUnavailable: As `Server.run_until_stopped`.
     """
-    listener = bind(settings.host, settings.port)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, listener))
-
-
-async def _serve(settings: Settings, listener: socket.socket) -> None:
-    server = Server(Application(settings))
-    host, port = listener.getsockname()[:2]
-    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    await server.run_until_stopped(listener)
+    await Server(Application(settings)).run_until_stopped([listener])

@@ -131,7 +131,7 @@ def serve(tmp_path: Path) -> Serve:
         listener = bind("127.0.0.1", 0)
         port: int = listener.getsockname()[1]
         server = Server(application)
-        running = asyncio.create_task(server.run_until_stopped(listener))
+        running = asyncio.create_task(server.run_until_stopped([listener]))
         await until(lambda: application.why_not_ready() is None)
         served = Served(server, port)
         yield served

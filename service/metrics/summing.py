@@ -1,0 +1,89 @@
+"""The metrics of several workers as those of one service.
+
+::
+
+    counters, histograms     added up; those of a worker that ended stay in the sum, or a counter would fall
+    gauges of an amount      added up
+    gauges of a state        the worst of them; of `…_info`, each one there is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+# One worker's families as plain data, so that they can travel: name → documentation, type, samples.
+Snapshot: TypeAlias = dict[str, dict[str, Any]]
+
+_WORST: Final[dict[str, Callable[[float, float], float]]] = {
+    "foldserve_predicted_wait_seconds": max,
+    "foldserve_queue_age_seconds": max,
+    "foldserve_selftest_max_abs_error": max,
+    "foldserve_ready": min,
+}
+_LASTING_TYPES: Final = frozenset({"counter", "histogram"})
+
+
+def snapshot(collector: Collector) -> Snapshot:
+    """What a collector says now."""
+    return {
+        family.name: {
+            "documentation": family.documentation,
+            "type": family.type,
+            "samples": [[sample.name, sample.labels, sample.value] for sample in family.samples],
+        }
+        for family in collector.collect()
+    }
+
+
+def lasting(of: Snapshot) -> Snapshot:
+    """What still counts when the worker has ended."""
+    return {name: family for name, family in of.items() if family["type"] in _LASTING_TYPES}
+
+
+def total(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """All of them as one."""
+    whole: Snapshot = {}
+    for each in snapshots:
+        for name, family in each.items():
+            into = whole.setdefault(name, {**family, "samples": []})
+            into["samples"] = _combined(name, [*into["samples"], *family["samples"]])
+    return whole
+
+
+def _combined(family: str, samples: list[list[Any]]) -> list[list[Any]]:
+    rule = max if family.endswith("_info") else _WORST.get(family, float.__add__)
+    combined: dict[tuple[str, tuple[tuple[str, str], ...]], list[Any]] = {}
+    for name, labels, value in samples:
+        key = (name, tuple(sorted(labels.items())))
+        if key in combined:
+            combined[key][2] = rule(float(combined[key][2]), float(value))
+        else:
+            combined[key] = [name, labels, value]
+    return list(combined.values())
+
+
+class Summed(Collector):
+    """A snapshot as a collector."""
+
+    def __init__(self, of: Snapshot) -> None:
+        self._snapshot = of
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, for a registry."""
+        for name, family in self._snapshot.items():
+            metric = Metric(name, family["documentation"], family["type"])
+            for sample, labels, value in family["samples"]:
+                metric.add_sample(sample, labels, value)
+            yield metric
+
+
+def registry_of(of: Snapshot) -> CollectorRegistry:
+    """A registry that says what the snapshot says."""
+    registry = CollectorRegistry()
+    registry.register(Summed(of))
+    return registry

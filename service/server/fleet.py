@@ -1,0 +1,339 @@
+"""Several workers behind one port.
+
+::
+
+                    ┌─ worker: own event loop, session, queue, share of the threads
+    port ─ parent ──┤     each connection goes to the ready worker with the fewest
+                    └─ worker
+
+    a worker ends      another is started; what it counted stays in the sums
+    one cannot start   all end, with its reason
+    SIGTERM            all drain: the parent's listener stays open for shutdown_delay_s, then closes;
+                       each worker finishes what it has
+
+Every promise of the batcher holds for each worker. The parent runs no model and reads no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+from typing import Final
+
+from service.engine import Provider, available_cpus
+from service.errors import FoldserveError, InvalidConfiguration
+from service.metrics import Snapshot, lasting, total
+from service.server.channel import Link, count_ends, hand_over
+from service.server.listener import admit_no_more
+from service.server.worker import run_worker
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Connections accepted in one turn of the event loop.
+_ACCEPTS_A_TURN: Final = 64
+# When nobody can take a connection, the next try.
+_RETRY_S: Final = 0.01
+# A worker that ends is replaced after this; doubled each time, so that a fault does not become a storm.
+_RESTART_S: Final = 0.5
+_MAX_RESTART_S: Final = 30.0
+_SNAPSHOT_TIMEOUT_S: Final = 1.0
+_LAST_CALL_S: Final = 0.05
+# Beyond the grace, for a worker to end by itself.
+_KILL_AFTER_S: Final = 5.0
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+# A fresh interpreter: no thread, lock or event loop of the parent comes along.
+_context = multiprocessing.get_context("spawn")
+
+
+class Member:
+    """One worker, as the parent sees it.
+
+    Attributes:
+        connections: Handed to it and not ended.
+        is_ready: Whether it said so.
+        was_ready: Whether it ever did.
+        failure: Why it could not start.
+        counted: The last that it said of its metrics.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.connections = 0
+        self.is_ready = False
+        self.was_ready = False
+        self.failure: str | None = None
+        self.counted: Snapshot = {}
+        self._handover, handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._end, link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._handover.setblocking(False)
+        self._link: Link | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        with handover, link, _blocked_signals():
+            self.process: BaseProcess = _context.Process(
+                target=run_worker, args=(settings, handover, link), daemon=True
+            )
+            self.process.start()
+
+    def __repr__(self) -> str:
+        state = "ready" if self.is_ready else "not ready"
+        return f"<Member {self.process.pid} {state}, {self.connections} connections>"
+
+    def hand(self, connection: socket.socket) -> bool:
+        """Give it a connection; False if it cannot take one now."""
+        is_taken = hand_over(self._handover, connection)
+        self.connections += is_taken
+        return is_taken
+
+    def send(self, say: str, **content: object) -> None:
+        """Tell it something."""
+        if self._link is not None:
+            self._link.send(say, **content)
+
+    async def live(self, fleet: Fleet) -> None:
+        """Listen to it until it has ended."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._handover.fileno(), self._count_ends)
+        self._link = await Link.open(self._end)
+        if fleet.is_stopping:
+            self._link.send("stop")
+        while (message := await self._link.read()) is not None:
+            self._hear(message["say"], message, fleet)
+        loop.remove_reader(self._handover.fileno())
+        self._handover.close()
+        await self._link.close()
+        self.is_ready = False
+        self._release()
+        await asyncio.to_thread(self.process.join)
+
+    async def count(self) -> Snapshot:
+        """Its metrics now; those of the last time if it does not answer."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self.send("dump")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(future, _SNAPSHOT_TIMEOUT_S)
+        return self.counted
+
+    def _hear(self, say: str, message: dict[str, object], fleet: Fleet) -> None:
+        match say, message:
+            case "state", {"is_ready": bool(is_ready)}:
+                self.is_ready = is_ready
+                self.was_ready = self.was_ready or is_ready
+            case "failed", {"detail": str(detail)}:
+                self.failure = detail
+            case "snapshot", {"of": dict(counted)}:
+                self.counted = counted
+                self._release()
+            case "ask", _:
+                fleet.sum_for(self)
+
+    def _release(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _count_ends(self) -> None:
+        self.connections -= count_ends(self._handover)
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """What is started here never sees them: Ctrl-C reaches a whole group, but the parent decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Fleet:
+    """The parent of all workers. Made on a running event loop.
+
+    Args:
+        settings: Of the service; `Settings.workers` of them are started.
+        listener: Bound and listening.
+
+    Attributes:
+        is_stopping: Whether the end has begun.
+    """
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._share = worker_settings(settings)
+        self._listener = listener
+        self._listener.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._members: set[Member] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: deque[socket.socket] = deque()
+        self._buried: Snapshot = {}
+        self._restart_s = _RESTART_S
+        self.is_stopping = False
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._failure: str | None = None
+
+    async def run(self) -> None:
+        """Serve until a signal comes, then drain.
+
+        Raises:
+            FoldserveError: A worker could not start; says why.
+        """
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, self._hear_signal, number)
+        for _ in range(self._settings.workers):
+            self._start()
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+        await self._stop.wait()
+        if self._failure is None:
+            await self._drain()
+        await self._end()
+        if self._failure is not None:
+            raise FoldserveError(self._failure)
+
+    def sum_for(self, member: Member) -> None:
+        """Tell one worker the metrics of all."""
+        self._keep(self._sum_for(member))
+
+    async def _sum_for(self, member: Member) -> None:
+        counted = await asyncio.gather(*(each.count() for each in self._members))
+        member.send("sum", of=total([self._buried, *counted]))
+
+    # Workers.
+
+    def _start(self) -> None:
+        member = Member(self._share)
+        self._members.add(member)
+        self._keep(self._mind(member))
+
+    async def _mind(self, member: Member) -> None:
+        """One worker's life, and what comes after it."""
+        await member.live(self)
+        self._members.discard(member)
+        self._buried = total([self._buried, lasting(member.counted)])
+        if self.is_stopping:
+            return
+        if not member.was_ready:
+            self._fail(member.failure or f"a worker ended with status {member.process.exitcode} at its start")
+            return
+        logger.error("a worker ended with status %s; another is started", member.process.exitcode)
+        await asyncio.sleep(self._restart_s)
+        self._restart_s = min(2 * self._restart_s, _MAX_RESTART_S)
+        if not self.is_stopping:
+            self._start()
+
+    def _fail(self, why: str) -> None:
+        self._failure = why
+        self.is_stopping = True
+        self._stop.set()
+
+    # Connections.
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            if self._held:
+                return
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors: some will be given back
+                logger.error("cannot accept a connection: %s", error)
+                self._pause()
+                return
+            self._hand(connection)
+
+    def _hand(self, connection: socket.socket) -> None:
+        for member in sorted(self._members, key=lambda each: (not each.is_ready, each.connections)):
+            if member.hand(connection):
+                connection.close()
+                return
+        self._held.append(connection)
+        self._pause()
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._listener.fileno())
+        self._loop.call_later(_RETRY_S, self._resume)
+
+    def _resume(self) -> None:
+        held, self._held = self._held, deque()
+        for connection in held:
+            self._hand(connection)
+        if not self._held and self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    # The end.
+
+    def _hear_signal(self, number: signal.Signals) -> None:
+        if self.is_stopping:
+            self._hurry.set()
+            return
+        self.is_stopping = True
+        logger.info("%s: draining", signal.Signals(number).name)
+        for member in self._members:
+            member.send("drain")
+        self._stop.set()
+
+    async def _drain(self) -> None:
+        """Stay open for the delay, then let nobody in any more."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._settings.shutdown_delay_s)
+        admit_no_more(self._listener)
+        await asyncio.sleep(_LAST_CALL_S)
+        self._loop.remove_reader(self._listener.fileno())
+
+    async def _end(self) -> None:
+        """Have all workers finish, within the grace."""
+        self._listener.close()
+        for member in self._members:
+            member.send("stop")
+        deadline = time.monotonic() + self._settings.shutdown_grace_s + _KILL_AFTER_S
+        hurry = asyncio.create_task(self._hurry.wait())
+        while self._members and not self._hurry.is_set() and time.monotonic() < deadline:
+            left_s = deadline - time.monotonic()
+            await asyncio.wait({hurry, *self._tasks}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        for member in list(self._members):
+            member.process.kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_KILL_AFTER_S)
+        logger.info("stopped")
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def worker_settings(settings: Settings) -> Settings:
+    """The settings of one worker: its share of the threads.
+
+    Raises:
+        InvalidConfiguration: Several workers, and inference on a GPU: each would hold its own copy of
+            every model there, and batches would be smaller for nothing.
+    """
+    kind = Provider(settings.execution_provider).kind
+    if kind != "cpu":
+        raise InvalidConfiguration(f"workers={settings.workers} with inference on {kind}: set workers to 1")
+    threads = settings.threads or max(1, available_cpus() // settings.workers)
+    return settings.model_copy(update={"threads": threads})
+
+
+async def serve_with_workers(settings: Settings, listener: socket.socket) -> None:
+    """Serve with several workers until a signal comes.
+
+    Raises:
+        FoldserveError: A worker could not start.
+        InvalidConfiguration: Several workers and a GPU.
+    """
+    await Fleet(settings, listener).run()

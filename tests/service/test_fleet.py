@@ -1,0 +1,144 @@
+"""Several workers: one port, one set of metrics, one end; and a worker that dies is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.model_files import TinyModel, png, write_model
+from tests.service.test_process import TIMEOUT_S, Service, run, running
+
+pytestmark = pytest.mark.e2e
+
+ANSWERED = r'^foldserve_requests_total{code="200",method="POST",route="/predict"}'
+IMAGE = png(TinyModel.make().image(1))
+
+
+def workers(service: Service) -> list[psutil.Process]:
+    """Those that live."""
+    alive = [
+        child
+        for child in psutil.Process(service.process.pid).children()
+        if child.status() != psutil.STATUS_ZOMBIE
+    ]
+    return [child for child in alive if "spawn_main" in " ".join(child.cmdline())]
+
+
+async def answered(client: httpx.AsyncClient) -> float:
+    """How many predictions the metrics count."""
+    text = (await client.get("/metrics")).text
+    found = re.search(ANSWERED + r" (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+async def predict(url: str, times: int = 1) -> None:
+    """Predictions over one connection."""
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as client:
+        for _ in range(times):
+            assert (await client.post("/predict", content=IMAGE)).status_code == 200
+
+
+async def all_ready(service: Service) -> None:
+    """Wait until as many workers are ready as there are."""
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        while "foldserve_ready 1.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.02)
+
+
+async def test_connections_are_shared_and_metrics_are_of_all(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
+        await all_ready(service)
+        one, two = workers(service)
+        await asyncio.gather(*(predict(service.url, 25) for _ in range(4)))
+        async with httpx.AsyncClient(base_url=service.url) as client:
+            assert await answered(client) == 100
+            text = (await client.get("/metrics")).text
+        assert 'foldserve_queue_capacity{model="tiny"} 2048.0' in text
+        assert 'foldserve_model_info{model="tiny"' in text
+        assert 'sha256="' in text
+        service.process.terminate()
+        assert await service.process.wait() == 0
+        assert not one.is_running()
+        assert not two.is_running()
+
+
+async def test_open_connections_are_spread_evenly(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
+        await all_ready(service)
+        address = service.url.removeprefix("http://").split(":")
+        opened = [await asyncio.open_connection(address[0], int(address[1])) for _ in range(6)]
+        members = workers(service)
+        while sum(len(member.net_connections("tcp")) for member in members) < 6:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+        assert [len(member.net_connections("tcp")) for member in members] == [3, 3]
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_a_killed_worker_is_replaced_and_its_counts_stay(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
+        await all_ready(service)
+        await asyncio.gather(*(predict(service.url, 5) for _ in range(4)))
+        async with httpx.AsyncClient(base_url=service.url) as client:
+            before = await answered(client)
+        victim = workers(service)[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        while victim.pid in (pids := [worker.pid for worker in workers(service)]) or len(pids) < 2:
+            await predict(service.url)  # the other one goes on
+            before += 1
+        async with httpx.AsyncClient(base_url=service.url) as client:
+            assert await answered(client) == before
+        service.process.terminate()
+        assert await service.process.wait() == 0
+        assert "another is started" in await service.log()
+
+
+async def test_a_drain_under_load_loses_nothing(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    answers: list[int] = []
+
+    async def client(url: str) -> None:
+        async with httpx.AsyncClient(base_url=url) as session:
+            while True:
+                try:
+                    answers.append((await session.post("/predict", content=IMAGE)).status_code)
+                except httpx.ConnectError:  # the listener has closed: nothing was sent
+                    return
+
+    async with running(tmp_path, "--workers", "2", "--shutdown-delay-s", "0.3") as service:
+        async with asyncio.timeout(TIMEOUT_S):
+            clients = [asyncio.create_task(client(service.url)) for _ in range(8)]
+            while len(answers) < 50:  # noqa: ASYNC110 - a list has no event
+                await asyncio.sleep(0.01)
+            service.process.send_signal(signal.SIGTERM)
+            await asyncio.gather(*clients)
+            assert await service.process.wait() == 0
+    assert set(answers) == {200}
+
+
+async def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    async with running(tmp_path, "--workers", "2") as service:
+        members = workers(service)
+        service.process.kill()
+        await service.process.wait()
+        _, alive = await asyncio.to_thread(psutil.wait_procs, members, TIMEOUT_S)
+    assert not alive
+
+
+def test_a_broken_model_ends_with_one_line(tmp_path: Path) -> None:
+    write_model(tmp_path, fault="truncated")
+    result = run("--port", "0", "--repository", str(tmp_path), "--workers", "2")
+    assert result.returncode == 1
+    assert re.match(r"foldserve: .*model\.onnx", result.stderr.splitlines()[-1])
+    assert "Traceback" not in result.stderr
