@@ -48,6 +48,7 @@ Outcome: TypeAlias = Row | RequestError
 # Pixels, and the seconds they took.
 _Decoded: TypeAlias = tuple[NDArray[np.uint8], float]
 T = TypeVar("T")
+F = TypeVar("F", "asyncio.Future[tuple[NDArray[np.uint8], float]]", "asyncio.Future[Row]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,24 +186,29 @@ class PredictEndpoint:
         except RequestError as error:
             return error
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, _decode_timed, data, contract, limits, started)
-        work.futures.append(future)
-        return future
+        return work.add(loop.run_in_executor(self._pool, _decode_timed, data, contract, limits, started))
 
 
 class _Work:
     """What runs for one request, to be cancelled when its client leaves."""
 
-    __slots__ = ("futures", "is_abandoned")
+    __slots__ = ("_futures", "is_abandoned")
 
     def __init__(self) -> None:
-        self.futures: list[asyncio.Future[_Decoded] | asyncio.Future[Row]] = []
+        self._futures: list[asyncio.Future[_Decoded] | asyncio.Future[Row]] = []
         self.is_abandoned = False
+
+    def add(self, future: F) -> F:
+        """Cancel this one too; at once, if the client is gone already."""
+        self._futures.append(future)
+        if self.is_abandoned:
+            future.cancel()
+        return future
 
     def leave(self) -> None:
         """The client is gone."""
         self.is_abandoned = True
-        for future in self.futures:
+        for future in self._futures:
             future.cancel()
 
 
@@ -229,9 +235,7 @@ def _submit(
         return decoded
     pixels, seconds = decoded
     model.metrics.observe_stage("decode", seconds)
-    future = model.batcher.submit(permit, pixels)
-    work.futures.append(future)
-    return future
+    return work.add(model.batcher.submit(permit, pixels))
 
 
 def prediction(row: Row, model: ServedModel, top_k: int) -> dict[str, object]:
