@@ -165,7 +165,7 @@ class Settings(BaseSettings):
         ge=1,
         le=1_000_000_000,
         description="Most pixels of one image, read from its header before decoding; then 413. "
-        "Decoding needs up to 4 bytes a pixel.",
+        "Decoding needs 4 to 24 bytes a pixel.",
     )
     max_images_per_request: int = Field(
         default=64,

@@ -40,7 +40,8 @@ _JFIF: Final = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _SEQUENTIAL_BAND: Final = b"\x00\x3f\x00"
 
 # Each scan walks the whole picture again: a few kilobytes could keep a core busy for seconds. A progressive
-# picture has 10 scans as a rule, 20 at most; this allows 12 of 50 million pixels, or 100 of 6 million.
+# picture has 10 scans as a rule. This allows 12 of any, 20 of 30 million pixels, 100 of 6 million.
+_USUAL_SCANS: Final = 12
 _MAX_SCANS: Final = 100
 _MAX_SCANNED_PIXELS: Final = 600_000_000
 # More headers than any camera writes, few enough to walk quickly.
@@ -79,7 +80,7 @@ def read(data: bytes, gray: bool, reduction: int = 1) -> NDArray[np.uint8]:
     """
     height, width, space = _header(data)
     scans = data.count(b"\xff\xda")
-    if scans > _MAX_SCANS or scans * width * height > _MAX_SCANNED_PIXELS:
+    if scans > _USUAL_SCANS and scans > min(_MAX_SCANS, _MAX_SCANNED_PIXELS // (width * height)):
         raise UndecodableImage(f"JPEG: {scans} scans of {width}x{height} pixels")
     if space in ("CMYK", "YCCK"):
         return _from_cmyk(_strictly(data, "CMYK", width, height, reduction), data, gray)

@@ -102,7 +102,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8X":
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    raise UndecodableImage(f"WEBP: unknown first chunk {kind!r}")
+    raise UndecodableImage(f"WEBP: unknown first chunk {repr(kind)[1:]}")
 
 
 def bmp_size(data: bytes) -> tuple[int, int]:

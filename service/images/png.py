@@ -135,15 +135,15 @@ def _chunks(data: bytes) -> dict[bytes, list[memoryview]]:
             length, kind = _CHUNK_START.unpack_from(data, position)
             body, end = position + 8, position + 8 + length
             if crc32(view[position + 4 : end]) != _CHECKSUM.unpack_from(data, end)[0]:
-                raise UndecodableImage(f"PNG: wrong checksum in chunk {kind!r}")
+                raise UndecodableImage(f"PNG: wrong checksum in chunk {_name(kind)}")
             if kind in _WANTED:
                 if kind in found and not kind == previous == b"IDAT":
-                    raise UndecodableImage(f"PNG: a second {kind!r} chunk")
+                    raise UndecodableImage(f"PNG: a second {_name(kind)} chunk")
                 found.setdefault(kind, []).append(view[body:end])
                 if kind == b"IEND":
                     return _complete(found)
             elif not kind[0] & 0x20:
-                raise UndecodableImage(f"PNG: unknown critical chunk {kind!r}")
+                raise UndecodableImage(f"PNG: unknown critical chunk {_name(kind)}")
             position, previous = end + 4, kind
     except struct.error as exc:
         raise UndecodableImage("PNG: truncated, the end is missing") from exc
@@ -153,8 +153,12 @@ def _chunks(data: bytes) -> dict[bytes, list[memoryview]]:
 def _complete(found: dict[bytes, list[memoryview]]) -> dict[bytes, list[memoryview]]:
     missing = [kind for kind in (b"IHDR", b"IDAT") if kind not in found]
     if missing:
-        raise UndecodableImage(f"PNG: no {missing[0]!r} chunk")
+        raise UndecodableImage(f"PNG: no {_name(missing[0])} chunk")
     return found
+
+
+def _name(kind: bytes) -> str:
+    return repr(kind)[1:]  # quoted and escaped: it may be any four bytes
 
 
 def _unpacked_gray(pixels: bytes | memoryview, header: _Header, rawmode: str) -> NDArray[np.uint8]:

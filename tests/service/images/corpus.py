@@ -1,17 +1,13 @@
-"""Small pictures of every accepted kind, with the pixels they must give.
-
-``python -m tests.service.images.corpus FOLDER`` writes them as files: the seeds of a fuzzer.
-"""
+"""Small pictures of every accepted kind, with the pixels they must give."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -174,6 +170,9 @@ def _jpegs() -> Iterator[Specimen]:
     yield Specimen("jpeg-rgb", saved(picture, "JPEG", quality=95, subsampling=0, keep_rgb=True), rgb, 10)
     yield Specimen("jpeg-gray", saved(Image.fromarray(gray), "JPEG", quality=95), _as_rgb(gray), 6)
     yield Specimen("jpeg-cmyk", saved(picture.convert("CMYK"), "JPEG", quality=98, subsampling=0), rgb, 12)
+    inks = np.ascontiguousarray(255 - np.asarray(picture.convert("CMYK")))
+    ycck = simplejpeg.encode_jpeg(inks, quality=98, colorspace="CMYK", colorsubsampling="444")
+    yield Specimen("jpeg-ycck", ycck, rgb, 12)
     app = b"\xff\xe5\x00\x06odd!" + b"\xff\xfe\x00\x07hello"
     yield Specimen("jpeg-with-metadata", encoders.jpeg_insert(baseline, 0xDB, app), rgb, 10)
     yield Specimen("jpeg-with-a-tail", baseline + b"\x00\x00\x00something after the end", rgb, 10)
@@ -310,15 +309,3 @@ def _turned() -> Iterator[Specimen]:
         gray = np.ascontiguousarray(turned(_as_rgb(grays()), orientation)[:, :, 0])
         data = encoders.tiff(gray.tobytes(), gray.shape[1], gray.shape[0], 8, 1, orientation)
         yield Specimen(f"tiff-orientation-{orientation}", data, _as_rgb(grays()))
-
-
-def write(folder: Path) -> int:
-    """Writes every specimen as a file; the count."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for specimen in specimens():
-        (folder / f"{specimen.name}.{specimen.format}").write_bytes(specimen.data)
-    return len(specimens())
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{write(Path(sys.argv[1]))} seeds in {sys.argv[1]}\n")
