@@ -127,8 +127,7 @@ class Application:
         self.metrics.watch_ready(lambda: self.why_not_ready() is None)
         self.repository = make_repository(repository_options(settings), self.metrics)
         # Decoding releases the GIL; more threads than CPUs would only take turns.
-        threads = max(1, available_cpus() // settings.workers)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(cpu_share(settings), thread_name_prefix="decode")
         self._predict: Endpoint = PredictEndpoint(
             self.repository.resolve, predict_limits(settings), self._pool, self.metrics
         )
@@ -400,6 +399,11 @@ def make_access(settings: Settings) -> access.Access | None:
     return access.Access(keys, access.RateLimiter(rate) if rate else None)
 
 
+def cpu_share(settings: Settings) -> int:
+    """The CPUs that are this worker's; at least one."""
+    return max(1, available_cpus() // settings.workers)
+
+
 def repository_options(settings: Settings) -> RepositoryOptions:
     """What of the settings is the repository's business."""
     return RepositoryOptions(
@@ -410,6 +414,7 @@ def repository_options(settings: Settings) -> RepositoryOptions:
         engine=EngineOptions(
             provider=Provider(settings.execution_provider),
             threads=settings.threads,
+            cpus=cpu_share(settings),
             max_batch_size=settings.max_batch_size,
         ),
         max_queue_size=settings.max_queue_size,

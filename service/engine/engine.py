@@ -80,7 +80,7 @@ class Engine:
         metadata = parse_metadata(opened.runtime.get_modelmeta().custom_metadata_map, path)
         check_contract(opened.runtime, metadata, path)
         engine = cls(opened, path=path, metadata=metadata, sha256=sha256, options=options)
-        cpus = available_cpus()
+        cpus = options.cpus or available_cpus()
         if options.threads is None and opened.kind == "cpu" and cpus > 1 and not engine._is_light():
             opened = open_session(path, options, cpus)
             engine = cls(opened, path=path, metadata=metadata, sha256=sha256, options=options)

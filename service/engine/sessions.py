@@ -21,8 +21,9 @@ class EngineOptions:
 
     Attributes:
         provider: The execution provider asked for.
-        threads: Threads of one inference; None: as many CPUs as the process may use, or one where the
-            model is so small that more would only get in the way.
+        threads: Threads of one inference; None: ``cpus``, or one where the model is so small that more
+            would only get in the way.
+        cpus: The process's share of the machine; None: all that it may use.
         max_batch_size: Largest batch that will be run.
         allow_spinning: Whether the session's threads wait for work by spinning: a little faster for a lone
             client, but the cores it takes are those that decode the next images.
@@ -30,6 +31,7 @@ class EngineOptions:
 
     provider: Provider = Provider.AUTO
     threads: int | None = None
+    cpus: int | None = None
     max_batch_size: int = 64
     allow_spinning: bool = False
 

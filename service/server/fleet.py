@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Final
 
-from service.engine import Provider, available_cpus
+from service.engine import Provider
 from service.errors import FoldserveError, InvalidConfiguration
 from service.metrics import Snapshot, lasting, total
 from service.server.channel import Link, count_ends, hand_over
@@ -169,7 +169,7 @@ class Fleet:
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
-        self._share = worker_settings(settings)
+        refuse_gpu(settings)
         self._listener = listener
         self._listener.setblocking(False)
         self._loop = asyncio.get_running_loop()
@@ -212,7 +212,7 @@ class Fleet:
     # Workers.
 
     def _start(self) -> None:
-        member = Member(self._share)
+        member = Member(self._settings)
         self._members.add(member)
         self._keep(self._mind(member))
 
@@ -315,8 +315,8 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
 
-def worker_settings(settings: Settings) -> Settings:
-    """The settings of one worker: its share of the threads.
+def refuse_gpu(settings: Settings) -> None:
+    """Several workers are for a CPU.
 
     Raises:
         InvalidConfiguration: Several workers, and inference on a GPU: each would hold its own copy of
@@ -325,8 +325,6 @@ def worker_settings(settings: Settings) -> Settings:
     kind = Provider(settings.execution_provider).kind
     if kind != "cpu":
         raise InvalidConfiguration(f"workers={settings.workers} with inference on {kind}: set workers to 1")
-    threads = settings.threads or max(1, available_cpus() // settings.workers)
-    return settings.model_copy(update={"threads": threads})
 
 
 async def serve_with_workers(settings: Settings, listener: socket.socket) -> None:

@@ -30,7 +30,7 @@ def run_worker(settings: Settings, handover: socket.socket, link: socket.socket)
     """The main function of a worker's process.
 
     Args:
-        settings: Its own: with its share of the threads.
+        settings: Of the service; this worker takes its share of the CPUs.
         handover: Where connections come from; see `service.server.channel`.
         link: Where messages come from.
     """
