@@ -280,7 +280,7 @@ class Application:
     def _note_end(self, exchange: Exchange) -> None:
         if not exchange.status:
             return
-        seconds = time.perf_counter() - exchange.started
+        seconds = time.monotonic() - exchange.started
         method = exchange.method if exchange.method in _METHODS else _OTHER_METHOD
         self.metrics.request_finished(exchange.route, method, str(exchange.status), seconds)
         if logger.isEnabledFor(logging.DEBUG):

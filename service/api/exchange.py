@@ -30,6 +30,9 @@ from service.errors import BodyTooLarge, MalformedBody, RequestError, SlowClient
 # The ASGI extension by which `service.server` offers to call back when the client leaves: cheaper than
 # a task for each request that waits for ``http.disconnect``. Its ``watch`` takes the function to call.
 DISCONNECT_EXTENSION: Final = "foldserve.disconnect"
+# Where in the scope `service.server` says when the request's first byte was read (`time.monotonic`). In an
+# overload requests wait for their turn on the event loop, and that wait counts against their deadline.
+RECEIVED_KEY: Final = "foldserve.received"
 
 Header: TypeAlias = tuple[bytes, bytes]
 OnLeave: TypeAlias = Callable[[], object]
@@ -64,7 +67,7 @@ class Exchange:
     Attributes:
         headers: By lower-case name; the last of several equal ones.
         request_id: Echoed or made.
-        started: `time.perf_counter` at the start.
+        started: `time.monotonic` at the first byte, or when the application was called.
         route: The route template, for metrics and logs.
         status: Of the response; 0 until it begins.
         timings: Name and seconds of each stage, for Server-Timing.
@@ -87,7 +90,7 @@ class Exchange:
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.started = time.perf_counter()
+        self.started: float = scope.get(RECEIVED_KEY) or time.monotonic()
         self.scope = scope
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.route = "unmatched"
@@ -224,7 +227,7 @@ class Exchange:
         return headers
 
     def _server_timing(self) -> bytes:
-        total = time.perf_counter() - self.started
+        total = time.monotonic() - self.started
         stages = [*self.timings, ("total", total)]
         return ", ".join([f"{name};dur={seconds * 1e3:.3f}" for name, seconds in stages]).encode()
 

@@ -99,24 +99,23 @@ class PredictEndpoint:
             ClientLeft: Nobody waits for the answer any more.
         """
         query = parse_query(exchange.scope["query_string"])
-        deadline = time.monotonic() + self._timeout_s(exchange)
+        timeout_s = client_timeout_s(exchange)
         model = self._resolve(query.model, query.version)
         _refuse_content_coding(exchange)
         body = await exchange.read_body(self._limits.max_body_bytes, self._limits.body_timeout_s)
-        model.metrics.observe_stage("receive", time.perf_counter() - exchange.started)
+        model.metrics.observe_stage("receive", time.monotonic() - exchange.started)
         content_type = exchange.headers.get(b"content-type", b"")
         images = parse_payload(content_type, body, self._limits.max_images)
+        deadline = self._deadline(exchange, timeout_s)
         with model.batcher.admit(len(images), deadline) as permit:
             outcomes = await self._outcomes(exchange, model, permit, images)
         await self._answer(exchange, model, outcomes, query.top_k or self._limits.top_k)
 
-    def _timeout_s(self, exchange: Exchange) -> float:
-        given = exchange.headers.get(b"x-request-timeout-ms")
-        if given is None:
-            return self._limits.default_deadline_s
-        if not given.isdigit() or not 1 <= int(given) <= _MAX_TIMEOUT_MS:
-            raise InvalidParameter(f"X-Request-Timeout-Ms must be a whole number from 1 to {_MAX_TIMEOUT_MS}")
-        return int(given) / 1000
+    def _deadline(self, exchange: Exchange, timeout_s: float | None) -> float:
+        """On the clock of `time.monotonic`. The default leaves out what the client took to send its body."""
+        if timeout_s is None:
+            return time.monotonic() + self._limits.default_deadline_s
+        return exchange.started + timeout_s
 
     async def _answer(
         self, exchange: Exchange, model: ServedModel, outcomes: Sequence[Outcome], top_k: int
@@ -124,7 +123,7 @@ class PredictEndpoint:
         rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
         if not rows:
             raise next(outcome for outcome in outcomes if isinstance(outcome, RequestError))
-        started = time.perf_counter()
+        started = time.monotonic()
         document = {
             "model": model.name,
             "version": model.version,
@@ -139,7 +138,7 @@ class PredictEndpoint:
             ("queue", max(row.queue_s for row in rows)),
             ("inference", max(row.inference_s for row in rows)),
         )
-        model.metrics.observe_stage("serialize", time.perf_counter() - started)
+        model.metrics.observe_stage("serialize", time.monotonic() - started)
         await exchange.respond(200, _JSON, body)
 
     def _refused(self, error: RequestError) -> dict[str, dict[str, str]]:
@@ -150,7 +149,7 @@ class PredictEndpoint:
         self, exchange: Exchange, model: ServedModel, permit: Permit, images: Sequence[Encoded | RequestError]
     ) -> list[Outcome]:
         """Decode, submit and await all images, each to its row or its own error."""
-        started = time.perf_counter()
+        started = time.monotonic()
         work = _Work()
         exchange.watch(work.leave)
         try:
@@ -164,7 +163,7 @@ class PredictEndpoint:
                 )
                 for pixels in decoded
             ]
-            exchange.timings.append(("decode", time.perf_counter() - started))
+            exchange.timings.append(("decode", time.monotonic() - started))
             return [await _settled(row) if isinstance(row, asyncio.Future) else row for row in pending]
         except asyncio.CancelledError:
             if not work.is_abandoned:
@@ -179,7 +178,7 @@ class PredictEndpoint:
         """Decode a small image now, have a big one decoded in the pool, pass an error on."""
         if isinstance(data, RequestError):
             return data
-        limits, contract, started = self._limits.decode, model.metadata.input, time.perf_counter()
+        limits, contract, started = self._limits.decode, model.metadata.input, time.monotonic()
         try:
             if is_quick(data, limits):
                 return _decode_timed(data, contract, limits, started)
@@ -214,7 +213,7 @@ class _Work:
 
 def _decode_timed(data: Encoded, contract: InputContract, limits: DecodeLimits, started: float) -> _Decoded:
     """The pixels, and the seconds since ``started`` (with those spent waiting for a thread)."""
-    return decode(data, contract, limits), time.perf_counter() - started
+    return decode(data, contract, limits), time.monotonic() - started
 
 
 async def _settled(work: Awaitable[T]) -> T | RequestError:
@@ -259,6 +258,20 @@ def _labels_present(row: Row, model: ServedModel) -> list[dict[str, object]]:
         for index, probability in row.top(len(labels))
         if probability >= threshold
     ]
+
+
+def client_timeout_s(exchange: Exchange) -> float | None:
+    """What the client says of its patience, from the first byte of its request on; None: nothing.
+
+    Raises:
+        InvalidParameter: It is no whole number of milliseconds, or out of range.
+    """
+    given = exchange.headers.get(b"x-request-timeout-ms")
+    if given is None:
+        return None
+    if not given.isdigit() or not 1 <= int(given) <= _MAX_TIMEOUT_MS:
+        raise InvalidParameter(f"X-Request-Timeout-Ms must be a whole number from 1 to {_MAX_TIMEOUT_MS}")
+    return int(given) / 1000
 
 
 def parse_query(query_string: bytes) -> Query:

@@ -6,6 +6,7 @@ Deadlines and limits for the headers, refusals as problem+json, and a call when 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -13,7 +14,7 @@ from typing import Any, Final, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.exchange import DISCONNECT_EXTENSION, OnLeave, make_request_id
+from service.api.exchange import DISCONNECT_EXTENSION, RECEIVED_KEY, OnLeave, make_request_id
 from service.api.problems import problem_response
 from service.errors import HeadersTooLarge, MalformedBody, RequestError, SlowClient
 
@@ -92,7 +93,7 @@ class Connection(HttpToolsProtocol):
         self._refusal: RequestError | None = None
         self._is_refused = False
         self._on_leave: OnLeave | None = None
-        self._extensions: dict[str, dict[object, object]] = {DISCONNECT_EXTENSION: {"watch": self._watch}}
+        self._extensions = {DISCONNECT_EXTENSION: {"watch": self._watch}}
 
     def _watch(self, on_leave: OnLeave) -> None:
         """The disconnect extension; see `service.api.exchange`."""
@@ -136,7 +137,9 @@ class Connection(HttpToolsProtocol):
         """A further request begins."""
         super().on_message_begin()
         self._is_in_head = True
-        self.scope["extensions"] = self._extensions
+        scope = cast("dict[str, object]", self.scope)
+        scope["extensions"] = self._extensions
+        scope[RECEIVED_KEY] = time.monotonic()
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, unless its headers are too large."""

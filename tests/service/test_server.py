@@ -370,3 +370,21 @@ async def test_who_expects_a_100_hears_it_before_sending(serve: Serve) -> None:
         assert await wire.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await wire.send(IMAGE)
         assert (await wire.answer()).status == 200
+
+
+async def test_a_clients_deadline_counts_from_its_first_byte(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        await wire.send(request(IMAGE[:10], len(IMAGE), "X-Request-Timeout-Ms: 20"))
+        await until(lambda: served.metric("foldserve_inflight_requests") == 1)
+        await asyncio.sleep(0.03)  # the client's own slowness is what is tested
+        await wire.send(IMAGE[10:])
+        assert (await wire.answer()).reason is Reason.DEADLINE_EXCEEDED
+
+
+async def test_the_default_deadline_does_not_count_what_the_body_took(serve: Serve) -> None:
+    async with serve(default_deadline_ms=200) as served, served.connected() as wire:
+        await wire.send(request(IMAGE[:10], len(IMAGE)))
+        await until(lambda: served.metric("foldserve_inflight_requests") == 1)
+        await asyncio.sleep(0.25)
+        await wire.send(IMAGE[10:])
+        assert (await wire.answer()).status == 200
