@@ -43,6 +43,7 @@ _CLOSE: Final = (b"connection", b"close")
 # After an early refusal the rest of the body is read and thrown away for so long: closing at once
 # would reset the connection, and the client would never see why.
 _LINGER_S = 2.0
+_SHORT_BODY_BYTES = 65_536
 
 _id_prefix = os.urandom(6).hex()
 _id_numbers = itertools.count(1)
@@ -123,6 +124,11 @@ class Exchange:
     def _announces_body(self) -> bool:
         length = self.headers.get(b"content-length")
         return b"transfer-encoding" in self.headers or (length is not None and length != b"0")
+
+    def _has_short_body(self) -> bool:
+        length = self.headers.get(b"content-length", b"")
+        is_sent_unasked = b"expect" not in self.headers
+        return is_sent_unasked and length.isdigit() and int(length) <= _SHORT_BODY_BYTES
 
     # The request.
 
@@ -205,7 +211,12 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
     async def refuse(self, error: RequestError) -> None:
-        """Send an error as problem+json, with ``Retry-After`` where waiting helps."""
+        """Send an error as problem+json, with ``Retry-After`` where waiting helps.
+
+        A short body that was not read yet is read first: cheaper than a new connection.
+        """
+        if not self._is_body_read and not isinstance(error, SlowClient) and self._has_short_body():
+            await self._linger()
         await self.respond(*problem_response(error, self.request_id))
 
     async def send(self, message: Message) -> None:

@@ -336,9 +336,12 @@ async def test_a_failing_batch_does_not_fail_the_next(service: Running, image: b
 
 async def test_an_early_refusal_closes_the_connection(start: Start, image: bytes) -> None:
     async with start(max_body_bytes=1024) as service:
-        refused = await post(service, content=b"x" * 2000)
+        refused = await post(service, content=b"x" * 100_000)
+        short = await post(service, content=b"x" * 2000)
         answered = await post(service, content=image)
+    assert refused.status_code == short.status_code == 413
     assert refused.headers["connection"] == "close"
+    assert "connection" not in short.headers  # a new connection would cost more than reading it
     assert "connection" not in answered.headers
 
 
