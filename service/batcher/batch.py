@@ -147,3 +147,20 @@ class QueuedInstance:
     def is_abandoned(self) -> bool:
         """Whether its client left."""
         return self.future.cancelled()
+
+
+class Batch:
+    """A batch on its way through the engine thread and back.
+
+    Attributes:
+        instances: Its members, in order.
+        result: What the engine gave; None while it runs, and where it failed.
+        error: Why it failed.
+    """
+
+    __slots__ = ("error", "instances", "result")
+
+    def __init__(self, instances: list[QueuedInstance]) -> None:
+        self.instances = instances
+        self.result: FinishedBatch | None = None
+        self.error: Exception | None = None

@@ -14,14 +14,15 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Self
 
 import numpy as np
 
-from service.batcher.batch import FinishedBatch, Pixels, QueuedInstance, Row, Run
+from service.batcher.batch import Batch, FinishedBatch, Pixels, QueuedInstance, Row, Run
 from service.batcher.cost import CostModel
+from service.batcher.handover import HandOver
+from service.batcher.observer import Observer, Unobserved
 from service.batcher.waiting import BatchQueue, Formed, State
 from service.errors import DeadlineExceeded, InferenceFailed, InvalidInstance, RequestError
 
@@ -29,40 +30,6 @@ logger = logging.getLogger(__name__)
 
 # How often the engine is checked for a hang and the line for passed deadlines, while there is work.
 _TICK_S = 0.1
-# Length of the line at which a busy engine is woken: never, it looks by itself.
-_BUSY = 1 << 62
-
-
-class Observer(Protocol):
-    """Who wants to know what became of the work. Called on the event loop, once a batch or less."""
-
-    def batch_finished(self, batch: FinishedBatch) -> None:
-        """A batch was answered."""
-
-    def batch_failed(self, size: int) -> None:
-        """The engine raised for a batch of so many instances, or stopped under it."""
-
-    def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
-        """The clients of n instances left while they waited, or while they ran."""
-
-    def instances_expired(self, n: int) -> None:
-        """n instances were dropped because their deadline had passed."""
-
-
-class _Unobserved:
-    """Nobody wants to know."""
-
-    def batch_finished(self, batch: FinishedBatch) -> None:
-        pass
-
-    def batch_failed(self, size: int) -> None:
-        pass
-
-    def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
-        pass
-
-    def instances_expired(self, n: int) -> None:
-        pass
 
 
 class Permit:
@@ -112,18 +79,6 @@ class Permit:
         self.close()
 
 
-class _Batch:
-    """A batch on its way through the engine thread and back."""
-
-    __slots__ = ("error", "instances", "is_answered", "result")
-
-    def __init__(self, instances: list[QueuedInstance]) -> None:
-        self.instances = instances
-        self.result: FinishedBatch | None = None
-        self.error: Exception | None = None
-        self.is_answered = False
-
-
 class Batcher:
     """Runs admitted instances in batches on a thread of its own. Made on a running event loop.
 
@@ -160,7 +115,7 @@ class Batcher:
         self.input_shape = input_shape
         self._run = run
         self._timeout_s = inference_timeout_s
-        self._observer = observer or _Unobserved()
+        self._observer = observer or Unobserved()
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._queue: BatchQueue[QueuedInstance] = BatchQueue(
@@ -170,11 +125,7 @@ class Batcher:
             cost=cost or CostModel(),
         )
         self._buffer = np.empty((max_batch_size, *input_shape), np.uint8)
-        self._lock = threading.Lock()  # guards the line, `_wake_at`, `_is_stopped` and `_unanswered`
-        self._wake = SimpleQueue[None]()
-        self._wake_at = _BUSY
-        self._is_stopped = False
-        self._unanswered: set[_Batch] = set()
+        self._handover = HandOver(self._queue, clock)
         self._tick_timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
         self._thread_ended = asyncio.Event()
@@ -202,7 +153,7 @@ class Batcher:
     @property
     def is_idle(self) -> bool:
         """Whether the engine sleeps until somebody comes."""
-        return self._wake_at != _BUSY
+        return self._handover.is_idle
 
     @property
     def depth(self) -> int:
@@ -232,8 +183,7 @@ class Batcher:
     @property
     def queue_age_s(self) -> float:
         """Seconds the oldest waiting instance has waited."""
-        with self._lock:
-            return self._queue.age_s(self._clock())
+        return self._handover.age_s()
 
     @property
     def cost(self) -> CostModel:
@@ -254,6 +204,8 @@ class Batcher:
             ShuttingDown: The batcher is closing or closed.
             NotReady: The engine thread died or hung.
         """
+        if n < 1:
+            raise ValueError(f"cannot admit {n} instances")
         limit = math.inf if deadline is None else deadline
         return Permit(self, n, limit, self._queue.admit(n, limit, self._clock()))
 
@@ -280,16 +232,11 @@ class Batcher:
         future = self._loop.create_future()
         instance = QueuedInstance(pixels, future, self._clock(), permit.deadline, permit.answer_at)
         permit._instances.append(instance)
-        with self._lock:
-            self._queue.submit(instance)
-            is_wanted = len(self._queue) >= self._wake_at
-            if is_wanted:
-                self._wake_at = _BUSY
-        if is_wanted:
-            self._loop.call_soon(self._wake.put, None)
+        if self._handover.submit(instance):
+            self._loop.call_soon(self._handover.wake)
         if self._tick_timer is None:
             self._tick_timer = self._loop.call_later(_TICK_S, self._tick)
-        if self._is_stopped:
+        if self._handover.is_stopped:
             self._fail_line()
         return future
 
@@ -298,7 +245,7 @@ class Batcher:
         deadline = self._loop.time() + grace_s
         if self._queue.state is State.OPEN:
             self._queue.state = State.DRAINING
-            self._wake.put(None)  # no more lingering
+            self._handover.wake()  # no more lingering
         self._notice_drained()
         await _wait_until(self._drained, deadline)
         if self._queue.state is State.DRAINING:
@@ -314,18 +261,16 @@ class Batcher:
         now = self._clock()
         if self._queue.is_stuck(now, self._timeout_s):
             self._fail(f"no result after {self._timeout_s:g} s")
-        elif not (self._is_stopped or self._thread.is_alive()):
+        elif not (self._handover.is_stopped or self._thread.is_alive()):
             self._fail("its thread is gone")
-        with self._lock:
-            expired = self._queue.expire(now)
-        self._drop_expired(expired)
+        self._drop_expired(self._handover.expire(now))
 
     # The event loop's side.
 
     def _tick(self) -> None:
         self._tick_timer = None
         self.check()
-        if self._queue.in_use and not self._is_stopped:
+        if self._queue.in_use and not self._handover.is_stopped:
             self._tick_timer = self._loop.call_later(_TICK_S, self._tick)
 
     def _release(self, n: int) -> None:
@@ -333,9 +278,7 @@ class Batcher:
         self._notice_drained()
 
     def _abandon(self, instance: QueuedInstance) -> None:
-        with self._lock:
-            was_waiting = self._queue.abandon(instance)
-        if was_waiting:
+        if self._handover.abandon(instance):
             self._observer.instances_cancelled("queue", 1)
             self._settle(1)
 
@@ -361,13 +304,10 @@ class Batcher:
             self._observer.instances_expired(len(expired) - left)
             self._settle(len(expired))
 
-    def _answer(self, batch: _Batch) -> None:
+    def _answer(self, batch: Batch) -> None:
         """The wake-up: give every member of a batch its row, or its error."""
-        if batch.is_answered:  # failed in the meantime, by a hang or the end of the grace
+        if not self._handover.answer(batch):  # failed in the meantime, by a hang or the end of the grace
             return
-        batch.is_answered = True
-        with self._lock:
-            self._unanswered.discard(batch)
         if batch.result is None:
             self._fail_batch(batch)
             return
@@ -385,7 +325,7 @@ class Batcher:
             self._observer.instances_cancelled("inference", left)
         self._observer.batch_finished(result)
 
-    def _fail_batch(self, batch: _Batch) -> None:
+    def _fail_batch(self, batch: Batch) -> None:
         size = len(batch.instances)
         cause, batch.error = batch.error, None  # its traceback leads back to the batch
         logger.error("%s: a batch of %d failed", self.name, size, exc_info=cause)
@@ -405,25 +345,19 @@ class Batcher:
 
     def _stop(self) -> None:
         """End the thread when it next looks, and fail all that is unanswered."""
-        with self._lock:
-            self._is_stopped = True
-            unanswered = list(self._unanswered)
-            self._unanswered.clear()
-        self._wake.put(None)
+        unanswered = self._handover.stop()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
             self._tick_timer = None
         self._fail_line()
         for batch in unanswered:
-            batch.is_answered = True
             _refuse(batch.instances, self._last_error)
             self._settle(len(batch.instances))
             if not self.is_alive:
                 self._observer.batch_failed(len(batch.instances))
 
     def _fail_line(self) -> None:
-        with self._lock:
-            line = self._queue.empty()
+        line = self._handover.empty()
         left = _refuse(line, self._last_error)
         if left:
             self._observer.instances_cancelled("queue", left)
@@ -437,41 +371,22 @@ class Batcher:
     def _serve(self) -> None:
         cause = None
         try:
-            while (batch := self._next_batch()) is not None:
-                self._infer(batch)
-                self._post(self._answer, batch)
+            while (taken := self._handover.take()) is not None:
+                self._process(*taken)
         except BaseException as error:  # whatever it is, the waiters must hear of it
             cause = f"its thread died of {error!r}"
         if cause is not None:
             self._post(self._fail, cause)
         self._post(self._thread_ended.set)
 
-    def _next_batch(self) -> _Batch | None:
-        """Sleep until there is work; None when it is time to stop."""
-        while True:
-            with self._lock:
-                if self._is_stopped:
-                    return None
-                formed = self._queue.form(self._clock())
-                batch = _Batch(formed.batch) if formed.batch else None
-                if batch is not None:
-                    self._unanswered.add(batch)
-                    self._wake_at = _BUSY
-                else:
-                    self._wake_at = 1 if formed.linger_until is None else self._queue.max_batch_size
-            if formed.expired or formed.abandoned:
-                self._post(self._drop, formed)
-            if batch is not None:
-                return batch
-            self._sleep(formed.linger_until)
+    def _process(self, batch: Batch | None, formed: Formed[QueuedInstance]) -> None:
+        if formed.expired or formed.abandoned:
+            self._post(self._drop, formed)
+        if batch is not None:
+            self._infer(batch)
+            self._post(self._answer, batch)
 
-    def _sleep(self, until: float | None) -> None:
-        try:
-            self._wake.get(timeout=None if until is None else max(0.0, until - self._clock()))
-        except Empty:
-            return  # nobody came in time; what waits goes alone
-
-    def _infer(self, batch: _Batch) -> None:
+    def _infer(self, batch: Batch) -> None:
         started = self._queue.running_since or 0.0
         try:
             logits, probabilities = self._run(self._gather(batch.instances))
@@ -496,7 +411,7 @@ class Batcher:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:  # the loop is closed: nobody is left to be told
-            self._is_stopped = True
+            self._handover.is_stopped = True
 
 
 def _refuse(

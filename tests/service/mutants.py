@@ -6,8 +6,7 @@ import asyncio
 from typing import Any
 
 from service.batcher import Batcher, Permit, Row, State
-from service.batcher.batch import Pixels, QueuedInstance
-from service.batcher.batcher import _Batch
+from service.batcher.batch import Batch, Pixels, QueuedInstance
 from service.batcher.waiting import BatchQueue, Formed
 
 Queue = BatchQueue[QueuedInstance]
@@ -51,8 +50,7 @@ class LeakOnLeave(Batcher):
     """The slots of a client that left while it waited do not come back."""
 
     def _abandon(self, instance: QueuedInstance) -> None:
-        with self._lock:
-            self._queue.abandon(instance)
+        self._handover.abandon(instance)
 
 
 class LeakOnRelease(Batcher):
@@ -150,16 +148,16 @@ class RowsReversed(Batcher):
 class AnswersTwice(Batcher):
     """The wake-up comes twice."""
 
-    def _answer(self, batch: _Batch) -> None:
+    def _answer(self, batch: Batch) -> None:
         super()._answer(batch)
-        batch.is_answered = False
+        self._handover._unanswered.add(batch)
         super()._answer(batch)
 
 
 class ForgetsTheLast(Batcher):
     """The last member of a batch is never answered."""
 
-    def _answer(self, batch: _Batch) -> None:
+    def _answer(self, batch: Batch) -> None:
         if len(batch.instances) > 1 and batch.result is not None:
             batch.instances.pop()
             batch.result.queue_s.pop()
@@ -169,16 +167,15 @@ class ForgetsTheLast(Batcher):
 class FailureSpreads(Batcher):
     """A failing batch takes everybody who waits with it."""
 
-    def _fail_batch(self, batch: _Batch) -> None:
-        with self._lock:
-            batch.instances.extend(self._queue.empty())
+    def _fail_batch(self, batch: Batch) -> None:
+        batch.instances.extend(self._handover.empty())
         super()._fail_batch(batch)
 
 
 class FailureIsFinal(Batcher):
     """A failing batch ends the engine."""
 
-    def _fail_batch(self, batch: _Batch) -> None:
+    def _fail_batch(self, batch: Batch) -> None:
         super()._fail_batch(batch)
         self._fail("a batch failed")
 
@@ -264,7 +261,7 @@ class RunningForgotten(Batcher):
     """Fails those who wait, but not those in the lost batch."""
 
     def _stop(self) -> None:
-        self._unanswered.clear()
+        self._handover._unanswered.clear()
         super()._stop()
 
 

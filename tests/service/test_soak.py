@@ -83,7 +83,7 @@ async def test_a_long_run_leaves_nothing_behind(caplog: pytest.LogCaptureFixture
         tracemalloc.stop()
     assert sizes[2][0] < sizes[0][0] + 50_000
     assert sizes[2][1] < sizes[0][1] + 200
-    assert not batcher._unanswered
+    assert not batcher._handover._unanswered
     assert batcher.depth == 0
     assert repr(batcher).endswith("0 decoding, 0 waiting, 0 running, 0 of 64 slots in use>>")
     await batcher.close(1)
