@@ -6,7 +6,9 @@ decompression-bomb check is not met: `headers.probe` has compared the size with 
 
 from __future__ import annotations
 
+import ctypes
 import io
+import logging
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from PIL import (
     ImageFile,
     TiffImagePlugin,
     WebPImagePlugin,
+    _imaging,
 )
 
 from service.errors import UndecodableImage
@@ -32,9 +35,25 @@ from service.images.picture import Picture
 Image.MAX_IMAGE_PIXELS = None
 # Decoding runs in a pool already: one more pool inside it would take the cores from the engine.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-# A TIFF's odd tags are warned about with texts out of the file: they would fill a log, and the memory
-# of Python's once-only registry. What has a say in pixels is checked by `tiff`.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+
+def _silence() -> None:
+    """Keeps what a hostile TIFF makes Pillow and libtiff say out of the log; refusals say it themselves.
+
+    There are three ways: warnings (whose texts would also fill Python's once-only registry), a logger, and
+    libtiff's own handlers, which write to stderr. libtiff is found through Pillow's module, which links it.
+    """
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
+    library = ctypes.CDLL(_imaging.__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        set_handler = getattr(library, name, None)  # a Pillow built without libtiff has nothing to silence
+        if set_handler is not None:
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+
+
+_silence()
 
 _Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
 _PLUGINS: Final[dict[str, _Plugin]] = {
