@@ -34,6 +34,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service import __version__, access
+from service.api.body import BodyLimits
 from service.api.documentation import add_predict
 from service.api.exchange import ClientLeft, Endpoint, Exchange
 from service.api.exposition import metrics_router
@@ -266,8 +267,10 @@ class Application:
     def note_early_refusal(self, error: RequestError, request_id: str) -> None:
         """The server refused something before there was a request that it could have handed on."""
         self.metrics.request_rejected(error.reason)
-        fields = {"reason": error.reason.value, "status": STATUSES[error.reason], "request_id": request_id}
-        logger.info("refused: %s", error.detail, extra={"fields": fields})
+        held_back = self._throttle.admit(error.reason)
+        if held_back is not None:
+            fields = {"reason": error.reason.value, "request_id": request_id, "held_back": held_back}
+            logger.info("refused: %s", error.detail, extra={"fields": fields})
 
     def _note_left(self, exchange: Exchange, left: ClientLeft) -> None:
         if left.stage == "receive":
@@ -426,8 +429,11 @@ def repository_options(settings: Settings) -> RepositoryOptions:
 def predict_limits(settings: Settings) -> PredictLimits:
     """What of the settings bounds a request."""
     return PredictLimits(
-        max_body_bytes=settings.max_body_bytes,
-        body_timeout_s=settings.body_timeout_ms / 1000,
+        body=BodyLimits(
+            max_bytes=settings.max_body_bytes,
+            timeout_s=settings.body_timeout_ms / 1000,
+            max_held_bytes=settings.max_bytes_in_flight,
+        ),
         max_images=settings.max_images_per_request,
         default_deadline_s=settings.default_deadline_ms / 1000,
         top_k=settings.top_k,

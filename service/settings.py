@@ -160,6 +160,20 @@ class Settings(BaseSettings):
         le=1024 * _MIB,
         description="Largest request body; then 413. Each request in flight holds its body in memory.",
     )
+    max_bytes_in_flight: int = Field(
+        default=512 * _MIB,
+        ge=1024,
+        le=1024 * 1024 * _MIB,
+        description="All request bodies held at once, by each worker; then 503 overloaded. "
+        "Not less than max_body_bytes.",
+    )
+    max_connections: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="Connections open at once, in each worker; further ones are answered 503 and closed. "
+        "Each takes a file descriptor and some kilobytes.",
+    )
     max_pixels: int = Field(
         default=50_000_000,
         ge=1,
@@ -232,6 +246,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_images_per_request ({self.max_images_per_request}) exceeds max_queue_size "
                 f"({self.max_queue_size}): such a request could never be admitted; "
+                "lower the one or raise the other"
+            )
+        if self.max_body_bytes > self.max_bytes_in_flight:
+            raise ValueError(
+                f"max_body_bytes ({self.max_body_bytes}) exceeds max_bytes_in_flight "
+                f"({self.max_bytes_in_flight}): such a body could never be read; "
                 "lower the one or raise the other"
             )
         return self

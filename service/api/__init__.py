@@ -3,6 +3,7 @@
 ::
 
     exchange       one request and its response: id, limits, Server-Timing
+    body           chunks ──▶ a whole body, within limits
     payload        body ──▶ encoded images, in three forms        multipart   the form's parts
     predict        the hot route
     health · exposition · documentation                           the routes that FastAPI answers

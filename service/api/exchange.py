@@ -3,7 +3,7 @@
 ::
 
     scope, receive, send  (ASGI)
-       └▶ Exchange   request id · headers · body within its limits · response with
+       └▶ Exchange   request id · headers · chunks of the body · response with
                      X-Request-ID, Server-Timing and, where the connection must end, Connection: close
 
 The hot routes work on this directly. Everything else goes through FastAPI, with `Exchange.receive`
@@ -25,7 +25,7 @@ from typing import Final, Literal, TypeAlias, cast
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.problems import problem_response
-from service.errors import BodyTooLarge, MalformedBody, RequestError, SlowClient
+from service.errors import RequestError, SlowClient
 
 # The ASGI extension by which `service.server` offers to call back when the client leaves: cheaper than
 # a task for each request that waits for ``http.disconnect``. Its ``watch`` takes the function to call.
@@ -73,14 +73,17 @@ class Exchange:
         status: Of the response; 0 until it begins.
         timings: Name and seconds of each stage, for Server-Timing.
         must_close: Whether the connection ends with this response.
+        is_body_read: Whether nothing more will come.
+        held_bytes: Room that its body takes; see `service.api.body`.
     """
 
     __slots__ = (
-        "_is_body_read",
         "_receive",
         "_send",
         "_watcher",
         "headers",
+        "held_bytes",
+        "is_body_read",
         "must_close",
         "request_id",
         "route",
@@ -98,9 +101,10 @@ class Exchange:
         self.status = 0
         self.timings: list[tuple[str, float]] = []
         self.must_close = False
+        self.held_bytes = 0
         self._receive = receive
         self._send = send
-        self._is_body_read = not self._announces_body()
+        self.is_body_read = not self._announces_body()
         self._watcher: asyncio.Task[None] | None = None
         given = self.headers.get(b"x-request-id")
         if given is not None and _WELL_FORMED_ID.fullmatch(given):
@@ -136,57 +140,20 @@ class Exchange:
         """The next ASGI message; for FastAPI."""
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self._is_body_read = True
+            self.is_body_read = True
         return message
 
-    async def read_body(self, limit: int, timeout_s: float) -> bytes:
-        """The whole body.
-
-        Args:
-            limit: Bytes.
-            timeout_s: From now on.
+    async def chunk(self) -> bytes:
+        """The next piece of the body.
 
         Raises:
-            BodyTooLarge: Announced or found to be larger than the limit; the rest is not read.
-            SlowClient: Not complete in time.
-            MalformedBody: A Content-Length that is no number.
-            ClientLeft: The connection ended before the body did.
+            ClientLeft: There is none: the connection ended.
         """
-        self._check_announced(limit)
-        try:
-            async with asyncio.timeout(timeout_s):
-                chunk = await self._chunk()
-                if self._is_body_read and len(chunk) <= limit:
-                    return chunk
-                return await self._rest_of_body(chunk, limit)
-        except TimeoutError as exc:
-            raise SlowClient(f"the body was not complete after {timeout_s:g} s") from exc
-
-    def _check_announced(self, limit: int) -> None:
-        announced = self.headers.get(b"content-length")
-        if announced is None:
-            return
-        if not announced.isdigit():
-            raise MalformedBody("Content-Length is not a number")
-        if int(announced) > limit:
-            raise BodyTooLarge(f"a body of {int(announced)} bytes exceeds the limit of {limit}")
-
-    async def _rest_of_body(self, first: bytes, limit: int) -> bytes:
-        chunks, size = [first], len(first)
-        while not self._is_body_read and size <= limit:
-            chunk = await self._chunk()
-            chunks.append(chunk)
-            size += len(chunk)
-        if size > limit:
-            raise BodyTooLarge(f"the body exceeds the limit of {limit} bytes")
-        return b"".join(chunks)
-
-    async def _chunk(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._is_body_read = True
+            self.is_body_read = True
             raise ClientLeft("receive")
-        self._is_body_read = not message.get("more_body", False)
+        self.is_body_read = not message.get("more_body", False)
         return cast("bytes", message.get("body", b""))
 
     def watch(self, on_leave: OnLeave) -> None:
@@ -215,7 +182,7 @@ class Exchange:
 
         A short body that was not read yet is read first: cheaper than a new connection.
         """
-        if not self._is_body_read and not isinstance(error, SlowClient) and self._has_short_body():
+        if not self.is_body_read and not isinstance(error, SlowClient) and self._has_short_body():
             await self._linger()
         await self.respond(*problem_response(error, self.request_id))
 
@@ -224,7 +191,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             await self._send({**message, "headers": [*message.get("headers", ()), *self._own_headers()]})
-        elif self._is_body_read or message.get("more_body", False):
+        elif self.is_body_read or message.get("more_body", False):
             await self._send(message)
         else:
             await self._send({**message, "more_body": True})
@@ -233,7 +200,7 @@ class Exchange:
 
     def _own_headers(self) -> list[Header]:
         headers = [(b"x-request-id", self.request_id.encode()), (b"server-timing", self._server_timing())]
-        if self.must_close or not self._is_body_read:
+        if self.must_close or not self.is_body_read:
             headers.append(_CLOSE)
         return headers
 
@@ -246,7 +213,7 @@ class Exchange:
         """Read and throw away what the client still sends, for a while."""
         try:
             async with asyncio.timeout(_LINGER_S):
-                while not self._is_body_read:
+                while not self.is_body_read:
                     await self.receive()
         except TimeoutError:
             return

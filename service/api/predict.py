@@ -28,6 +28,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from service.api.body import BodyLimits, BodyReader
 from service.api.exchange import ClientLeft, Exchange
 from service.api.payload import Encoded, parse_payload
 from service.api.problems import instance_problem
@@ -53,10 +54,9 @@ F = TypeVar("F", "asyncio.Future[tuple[NDArray[np.uint8], float]]", "asyncio.Fut
 
 @dataclass(frozen=True, slots=True)
 class PredictLimits:
-    """What a request may ask for; each is the setting of the same name."""
+    """What a request may ask for, out of the settings."""
 
-    max_body_bytes: int
-    body_timeout_s: float
+    body: BodyLimits
     max_images: int
     default_deadline_s: float
     top_k: int
@@ -88,6 +88,7 @@ class PredictEndpoint:
     def __init__(self, resolve: Resolve, limits: PredictLimits, pool: Executor, metrics: Metrics) -> None:
         self._resolve = resolve
         self._limits = limits
+        self._bodies = BodyReader(limits.body)
         self._metrics = metrics
         self._pool = pool
 
@@ -102,14 +103,21 @@ class PredictEndpoint:
         timeout_s = client_timeout_s(exchange)
         model = self._resolve(query.model, query.version)
         _refuse_content_coding(exchange)
-        body = await exchange.read_body(self._limits.max_body_bytes, self._limits.body_timeout_s)
+        try:
+            outcomes = await self._classify(exchange, model, timeout_s)
+        finally:
+            self._bodies.release(exchange)
+        await self._answer(exchange, model, outcomes, query.top_k or self._limits.top_k)
+
+    async def _classify(
+        self, exchange: Exchange, model: ServedModel, timeout_s: float | None
+    ) -> list[Outcome]:
+        body = await self._bodies.read(exchange)
         model.metrics.observe_stage("receive", time.monotonic() - exchange.started)
         content_type = exchange.headers.get(b"content-type", b"")
         images = parse_payload(content_type, body, self._limits.max_images)
-        deadline = self._deadline(exchange, timeout_s)
-        with model.batcher.admit(len(images), deadline) as permit:
-            outcomes = await self._outcomes(exchange, model, permit, images)
-        await self._answer(exchange, model, outcomes, query.top_k or self._limits.top_k)
+        with model.batcher.admit(len(images), self._deadline(exchange, timeout_s)) as permit:
+            return await self._outcomes(exchange, model, permit, images)
 
     def _deadline(self, exchange: Exchange, timeout_s: float | None) -> float:
         """On the clock of `time.monotonic`. The default leaves out what the client took to send its body."""

@@ -21,7 +21,7 @@ import uvloop
 
 from service.server.connection import Connection, ConnectionLimits
 from service.server.fleet import Fleet, serve_with_workers
-from service.server.listener import bind
+from service.server.listener import bind, raise_descriptor_limit
 from service.server.process import Server, serve_alone
 from service.settings import Settings
 
@@ -39,6 +39,7 @@ def serve(settings: Settings) -> None:
         ProviderUnavailable: The execution provider that was demanded is not there.
         FoldserveError: Any of these, in a worker.
     """
+    raise_descriptor_limit(settings.max_connections)
     with bind(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)

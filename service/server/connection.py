@@ -16,11 +16,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.exchange import DISCONNECT_EXTENSION, RECEIVED_KEY, OnLeave, make_request_id
 from service.api.problems import problem_response
-from service.errors import HeadersTooLarge, MalformedBody, RequestError, SlowClient
+from service.errors import HeadersTooLarge, MalformedBody, Overloaded, RequestError, SlowClient
 
 # How long what a refused client still sends is thrown away before its connection is closed: closing at once
 # would reset it, and the client would never see why.
 _LINGER_S: Final = 1.0
+# Connections come and go; a second later there may be room.
+_RETRY_S: Final = 1.0
 
 # As uvicorn writes it, at once and before the response.
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -71,12 +73,14 @@ class ConnectionLimits:
         header_timeout_s: From the connection, or the first byte of a further request, to the end of the
             headers.
         max_header_bytes: Request line and headers together.
+        max_connections: Open at once.
         on_refusal: Told of every refusal that never reached the application.
         on_end: Told when the connection has ended.
     """
 
     header_timeout_s: float
     max_header_bytes: int
+    max_connections: int
     on_refusal: Callable[[RequestError, str], None]
     on_end: Callable[[], None] | None = None
 
@@ -107,7 +111,10 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock of the first request."""
         super().connection_made(cast("asyncio.Transport", transport))
-        self._arm()
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(Overloaded(f"{self._limits.max_connections} connections are open already", _RETRY_S))
+        else:
+            self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works for this client."""

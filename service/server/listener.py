@@ -7,6 +7,7 @@ not. So first no new ones are let in, then the last ones are taken, then it is c
 from __future__ import annotations
 
 import ctypes
+import resource
 import socket
 import struct
 import sys
@@ -16,6 +17,9 @@ from service.errors import InvalidConfiguration
 
 # Connections that the kernel holds while the event loop is busy.
 _BACKLOG: Final = 2048
+
+# Files, models, pipes; a generous guess.
+_OTHER_DESCRIPTORS: Final = 256
 
 # Linux: SO_ATTACH_FILTER takes a classic BPF program, which sees each packet from its TCP header on.
 _SO_ATTACH_FILTER: Final = 26
@@ -49,6 +53,15 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise InvalidConfiguration(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listener
+
+
+def raise_descriptor_limit(connections: int) -> None:
+    """Let this process have a file descriptor for each connection, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_DESCRIPTORS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def admit_no_more(listener: socket.socket) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from service.batcher import Batcher
 from service.errors import InvalidConfiguration, Reason
 from service.schemas import Problem
 from service.server import Server, bind
+from service.server.listener import raise_descriptor_limit
 from service.settings import Settings
 from tests.model_files import TinyModel, png, write_model
 from tests.service.api.gate import Gate, GatedRepository
@@ -388,3 +390,56 @@ async def test_the_default_deadline_does_not_count_what_the_body_took(serve: Ser
         await asyncio.sleep(0.25)
         await wire.send(IMAGE[10:])
         assert (await wire.answer()).status == 200
+
+
+async def test_connections_beyond_the_limit_are_told_so(serve: Serve) -> None:
+    async with serve(max_connections=2) as served, served.connected() as one, served.connected() as two:
+        for wire in (one, two):
+            await wire.send(GET)
+            assert (await wire.answer()).status == 200
+        async with served.connected() as three:
+            answer = await three.answer()
+            assert (answer.status, answer.reason) == (503, Reason.OVERLOADED)
+            assert answer.headers["retry-after"] == "1"
+        await one.send(GET)
+        assert (await one.answer()).status == 200
+
+
+async def test_bodies_have_room_together_and_give_it_back(serve: Serve) -> None:
+    async with serve(max_body_bytes=2048, max_bytes_in_flight=3000) as served, served.connected() as slow:
+        await slow.send(request(b"x" * 10, length=2000))
+        await until(lambda: served.metric("foldserve_inflight_requests") == 1)
+        async with served.connected() as wire:
+            await wire.send(request(b"y" * 2000))
+            assert (await wire.answer()).reason is Reason.OVERLOADED
+            await wire.send(request())
+            assert (await wire.answer()).status == 200
+            await slow.send(b"x" * 1990)
+            assert (await slow.answer()).reason is Reason.UNDECODABLE_IMAGE
+            for _ in range(3):
+                await wire.send(request(b"y" * 2000))
+                assert (await wire.answer()).reason is Reason.UNDECODABLE_IMAGE
+
+
+async def test_bodies_that_announce_nothing_are_counted_as_they_come(serve: Serve) -> None:
+    async with serve(max_body_bytes=2048, max_bytes_in_flight=3000) as served, served.connected() as slow:
+        await slow.send(request(b"x" * 10, length=2000))
+        await until(lambda: served.metric("foldserve_inflight_requests") == 1)
+        async with served.connected() as wire:
+            await wire.send(b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await wire.send(b"3e8\r\n" + b"y" * 1000 + b"\r\n")
+            await until(lambda: served.metric("foldserve_inflight_requests") == 2)
+            await wire.send(b"3e8\r\n" + b"y" * 1000 + b"\r\n0\r\n\r\n")
+            assert (await wire.answer()).reason is Reason.OVERLOADED
+
+
+def test_the_descriptor_limit_is_raised_as_far_as_it_goes() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        raise_descriptor_limit(300)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 556
+        raise_descriptor_limit(1)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 556
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

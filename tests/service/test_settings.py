@@ -55,6 +55,11 @@ def test_a_request_that_could_never_be_admitted_is_refused_at_start() -> None:
         load_settings(["--max-images-per-request", "65", "--max-queue-size", "64"])
 
 
+def test_a_body_that_could_never_be_read_is_refused_at_start() -> None:
+    with pytest.raises(InvalidConfiguration, match="could never be read"):
+        load_settings(["--max-body-bytes", "4096", "--max-bytes-in-flight", "2048"])
+
+
 def test_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDSERVE_THREADS", "")
     assert load_settings([]).threads is None
