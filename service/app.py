@@ -56,7 +56,7 @@ from service.errors import (
 )
 from service.images import DecodeLimits
 from service.logs import Throttle
-from service.metrics import Metrics, Snapshot, registry_of, render
+from service.metrics import Metrics, Snapshot, registry_of, render, snapshot, triton_names
 from service.repository import Repository, RepositoryOptions
 from service.settings import Settings
 
@@ -178,9 +178,12 @@ class Application:
 
     async def scrape(self, openmetrics: bool) -> tuple[bytes, str]:
         """The metrics of the whole service, and their content type."""
-        if self._gather is None:
+        if self._gather is None and not self.settings.triton_metrics:
             return self.metrics.render(openmetrics=openmetrics)
-        return render(registry_of(await self._gather()), openmetrics=openmetrics)
+        whole = snapshot(self.metrics) if self._gather is None else await self._gather()
+        if self.settings.triton_metrics:
+            whole = {**whole, **triton_names(whole)}
+        return render(registry_of(whole), openmetrics=openmetrics)
 
     # Requests.
 

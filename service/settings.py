@@ -230,6 +230,11 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="`json` writes one object a line, for log collectors."
     )
+    triton_metrics: bool = Field(
+        default=False,
+        description="`true` adds the `nv_inference_*` names of Triton Inference Server to /metrics, for "
+        "dashboards made for it.",
+    )
 
     @field_validator("models", "image_formats", mode="before")
     @classmethod
@@ -340,13 +345,15 @@ def _default_text(name: str, field: FieldInfo) -> str:
         return "all" if name == "models" else "unset"
     if isinstance(field.default, tuple):
         return "all"
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
     if isinstance(field.default, int) and field.default >= _MIB and field.default % _MIB == 0:
         return f"{field.default} ({field.default // _MIB} MiB)"
     return str(field.default)
 
 
 def _bounds_text(field: FieldInfo) -> str:
-    choices = _choices(field.annotation)
+    choices = ("true", "false") if field.annotation is bool else _choices(field.annotation)
     if choices:
         return ", ".join(choices)
     limits = {type(limit).__name__: limit for limit in field.metadata}

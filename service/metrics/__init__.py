@@ -17,6 +17,7 @@ from service.metrics.families import (
     render,
 )
 from service.metrics.summing import Snapshot, lasting, registry_of, snapshot, total
+from service.metrics.triton import triton_names
 
 __all__ = [
     "BATCH_SIZE_BUCKETS",
@@ -34,4 +35,5 @@ __all__ = [
     "render",
     "snapshot",
     "total",
+    "triton_names",
 ]

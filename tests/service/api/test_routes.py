@@ -198,3 +198,12 @@ async def test_beyond_the_rate_clients_are_told_when_to_come_back(start: Start, 
 async def test_a_format_that_is_switched_off_is_415(start: Start, image: bytes) -> None:
     async with start(image_formats=("jpeg",)) as service:
         problem_of(await post(service, content=image), Reason.UNSUPPORTED_MEDIA_TYPE)
+
+
+async def test_tritons_names_are_there_on_request(start: Start, image: bytes) -> None:
+    async with start(triton_metrics=True) as service:
+        await post(service, content=image)
+        text = (await service.client.get("/metrics")).text
+    assert 'nv_inference_count{model="tiny",version="1"} 1.0' in text
+    assert 'nv_inference_pending_request_count{model="tiny",version="1"} 0.0' in text
+    assert 'foldserve_images_total{model="tiny",outcome="predicted",version="1"} 1.0' in text
