@@ -78,6 +78,10 @@ bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-co
 bench-folding-speed: $(EVERYTHING) ## Folded against unfolded, as docs/folding-speed.md (on a quiet machine)
 	$(BIN)/python -m benchmarks.folding.speed --write docs/folding-speed.md $(ARGS)
 
+.PHONY: bench
+bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine (ARGS="--rounds 3 --workloads small")
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
 # Any of the three builds the same image; buildah and podman need --format docker for the health check.
 BUILDER ?= $(shell for builder in docker podman buildah; do command -v "$$builder" >/dev/null && { echo "$$builder"; break; }; done)
 IMAGE ?= foldserve

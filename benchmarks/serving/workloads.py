@@ -1,0 +1,129 @@
+"""What is served and sent: a model file, pictures, and the class that each picture has.
+
+::
+
+    small      article_cnn on scikit-learn's digits, drawn at 28 × 28, PNG
+    resnet18   ResNet-18 at 224 × 224, JPEG photos of about 500 × 375
+    photos     article_cnn at 28 × 28, JPEG photos of 2,400 × 1,600
+
+The networks are trained just enough to have statistics; what is measured is speed. Photos are drawn
+(clouds of noise on every scale compress like a photograph) unless a folder of real ones is given.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.serving.classifier import Classifier
+from loadtest import pictures
+from loadtest.pictures import Picture
+
+NAMES = ("small", "resnet18", "photos")
+CLASSES = 4
+PHOTOS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A model and what is sent to it.
+
+    Attributes:
+        model: The file, in a repository of its own.
+        pictures: What is sent, in turn.
+        expected: The class of each picture: that of the plain Pillow-and-ONNX-Runtime classifier.
+    """
+
+    name: str
+    model: Path
+    pictures: tuple[Picture, ...]
+    expected: tuple[int, ...]
+
+
+def prepare(name: str, folder: Path, photos: Path | None = None) -> Workload:
+    """The workload, with its model made in ``folder`` unless it is there.
+
+    Args:
+        photos: Folder of real JPEG photographs for ``resnet18`` and ``photos``; None: drawn ones.
+    """
+    sent = _pictures(name, photos)
+    model = folder / "models" / name / "1" / "model.onnx"
+    if not model.exists():
+        _make_model(name, folder, sent)
+    classifier = Classifier(model)
+    expected = tuple(int(classifier.classify([picture.data])[0]["index"]) for picture in sent)
+    return Workload(name, model, sent, expected)
+
+
+def draw_photo(width: int, height: int, seed: int) -> bytes:
+    """A JPEG that costs what a photograph of its size costs: noise on every scale.
+
+    Returns:
+        About 0.6 bytes a pixel.
+    """
+    rng = np.random.default_rng(seed)
+    canvas = np.zeros((height, width, 3), np.float32)
+    for octave in range(1, 8):
+        side = 2**octave
+        noise = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+        layer = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        canvas += np.asarray(layer, np.float32) / 2**octave
+    canvas += rng.normal(0, 22, canvas.shape).astype(np.float32)
+    return _encoded(canvas.clip(0, 255).astype(np.uint8), "JPEG")
+
+
+def _pictures(name: str, photos: Path | None) -> tuple[Picture, ...]:
+    if name == "small":
+        return tuple(Picture(_enlarged(p.data), "image/png", p.label) for p in pictures.digits()[:64])
+    if photos is not None:
+        return tuple(p for p in pictures.load(photos) if p.media_type == "image/jpeg")
+    width, height = (500, 375) if name == "resnet18" else (2400, 1600)
+    return tuple(Picture(draw_photo(width, height, seed), "image/jpeg", None) for seed in range(PHOTOS))
+
+
+def _make_model(name: str, folder: Path, sent: Sequence[Picture]) -> None:
+    architecture = "resnet18" if name == "resnet18" else "article_cnn"
+    flags = ["--architecture", architecture, "--epochs", "1"]
+    if name == "small":
+        flags += ["--dataset", "digits", "--input", "1x28x28"]
+    else:
+        size = "3x224x224" if name == "resnet18" else "3x28x28"
+        flags += [
+            "--dataset",
+            "imagefolder",
+            "--data-dir",
+            str(_labelled(folder / name, sent)),
+            "--input",
+            size,
+        ]
+    command = [sys.executable, "-m", "model_export", "run", "--name", name]
+    command += ["--repository", str(folder / "models"), "--workdir", str(folder / "runs" / name)]
+    subprocess.run([*command, *flags], check=True)
+
+
+def _labelled(folder: Path, sent: Sequence[Picture]) -> Path:
+    """The pictures as a data set with made-up classes."""
+    for position, picture in enumerate([*sent] * 4):
+        path = folder / str(position % CLASSES) / f"{position}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture.data)
+    return folder
+
+
+def _enlarged(png: bytes) -> bytes:
+    with Image.open(io.BytesIO(png)) as image:
+        return _encoded(np.asarray(image.resize((28, 28), Image.Resampling.BICUBIC)), "PNG")
+
+
+def _encoded(pixels: NDArray[np.uint8], file_format: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, file_format, quality=90)
+    return buffer.getvalue()

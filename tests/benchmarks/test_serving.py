@@ -1,0 +1,128 @@
+"""The serving benchmark: its arithmetic, its contenders' answers, and its refusal of wrong ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from benchmarks.serving import comparison, generator, limits, report, rounds, server, workloads
+from benchmarks.serving.classifier import Classifier
+from benchmarks.serving.contenders import CONTENDERS
+from benchmarks.serving.rounds import Cell, Plan
+from benchmarks.serving.workloads import Workload
+from loadtest.bodies import encode
+from loadtest.pictures import Picture
+from tests.model_files import TinyModel, png, write_model
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder)
+    (model,) = folder.glob("*/*/model.onnx")
+    sent = tuple(Picture(png(TinyModel.make().image(seed)), "image/png", None) for seed in range(8))
+    classifier = Classifier(model)
+    expected = tuple(int(classifier.classify([picture.data])[0]["index"]) for picture in sent)
+    return Workload("tiny", model, sent, expected)
+
+
+def _cell(contender: str, number: int, images_per_s: float, concurrency: int = 8) -> Cell:
+    return Cell("small", contender, concurrency, number, images_per_s, 1.0, 2.0, 0, 0.3, 2**20, 0.5)
+
+
+def test_ratios_pair_cells_of_one_round() -> None:
+    """Ours is always twice as fast, whatever the machine did in that round."""
+    speeds = [100.0, 10.0, 1000.0]
+    cells = [_cell("other", number, speed) for number, speed in enumerate(speeds)]
+    cells += [_cell("foldserve", number, 2 * speed) for number, speed in enumerate(speeds)]
+    (ratio,) = comparison.ratios(cells)
+    assert (ratio.contender, ratio.median, ratio.lowest, ratio.highest) == ("other", 2, 2, 2)
+    assert [median.images_per_s for median in comparison.medians(cells)] == [100, 200]
+
+
+@given(st.lists(st.floats(1, 1e4), min_size=1, max_size=9), st.floats(0.1, 10))
+def test_a_ratio_lies_within_its_rounds(speeds: list[float], factor: float) -> None:
+    cells = [_cell("other", number, speed) for number, speed in enumerate(speeds)]
+    cells += [_cell("foldserve", number, factor * speed) for number, speed in enumerate(reversed(speeds))]
+    (ratio,) = comparison.ratios(cells)
+    assert ratio.lowest <= ratio.median <= ratio.highest
+
+
+def test_without_our_service_there_is_nothing_to_compare_with() -> None:
+    assert comparison.ratios([_cell("other", 0, 1.0)]) == []
+
+
+def test_wrk_counts_refusals_as_failures() -> None:
+    line = {"requests": 100, "duration_us": 2e6, "p50_us": 500, "p99_us": 900, "max_us": 1000}
+    load = generator.parse("noise\n" + json.dumps(line | {"not_200": 20, "broken": 1}) + "\n")
+    assert load == generator.Load(40.0, 0.5, 0.9, 1.0, 100, 21)
+
+
+def test_the_limit_shares_the_cores_between_decoding_and_inference() -> None:
+    # 1 ms of decoding and 1 core-ms of inference an image: two cores do 1,000 a second.
+    assert limits.Limits(2, 1000.0, {1: 500.0, 8: 2000.0}).images_per_s == pytest.approx(1000)
+
+
+def test_limits_are_measured(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LEAST_S", 0.001)
+    measured = limits.measure(workload)
+    assert set(measured.infer_per_s) == set(limits.BATCH_SIZES)
+    assert measured.images_per_s > 0
+
+
+@pytest.mark.parametrize("name", [name for name in CONTENDERS if name != "constant"])
+@pytest.mark.e2e
+def test_a_contender_answers_rightly_and_a_wrong_answer_is_noticed(name: str, workload: Workload) -> None:
+    contender = CONTENDERS[name]
+    if not contender.is_installed:
+        pytest.skip(f"{contender.needs} is not installed")
+    bodies = [encode(contender.form, [picture]) for picture in workload.pictures]
+    with server.running(contender, workload.model, bodies[0]) as running:
+        running.check(bodies, workload.expected)
+        wrong = [(index + 1) % 3 for index in workload.expected]
+        with pytest.raises(server.WrongAnswer, match="instead of class"):
+            running.check(bodies, wrong)
+        assert running.cpu_s() > 0
+        assert running.memory_bytes() > 2**20
+
+
+def test_a_contender_that_cannot_start_shows_why(workload: Workload, tmp_path: Path) -> None:
+    body = encode("raw", [workload.pictures[0]])
+    with (
+        pytest.raises(server.WrongAnswer, match=r"(?s)handwritten does not answer.*nowhere"),
+        server.running(CONTENDERS["handwritten"], tmp_path / "nowhere.onnx", body),
+    ):
+        pass
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
+def test_a_whole_round_ends_in_a_table(workload: Workload, tmp_path: Path) -> None:
+    told: list[str] = []
+    chosen = [CONTENDERS["foldserve"], CONTENDERS["constant"]]
+    plan = Plan(rounds=1, seconds=1, concurrencies=(2,))
+    cells = list(rounds.play(plan, workload, chosen, told.append))
+    assert {cell.contender for cell in cells} == {"foldserve", "constant"}
+    assert all(cell.failures == 0 and cell.images_per_s > 0 and cell.cpu_ms > 0 for cell in cells)
+    assert len(told) == 2
+    text = report.write(tmp_path, plan, cells, {"tiny": limits.Limits(2, 1e4, {1: 1e4})})
+    assert "| foldserve |" in text
+    assert {path.name for path in tmp_path.iterdir()} == {"result.json", "table.md", "picture.svg"}
+
+
+def test_drawn_photos_are_seeded_and_as_heavy_as_photographs() -> None:
+    photo = workloads.draw_photo(500, 375, seed=1)
+    assert photo == workloads.draw_photo(500, 375, seed=1)
+    assert photo != workloads.draw_photo(500, 375, seed=2)
+    assert 60_000 < len(photo) < 200_000
+    with Image.open(io.BytesIO(photo)) as image:
+        assert (image.format, image.size) == ("JPEG", (500, 375))
+        assert np.asarray(image).std() > 10
