@@ -126,6 +126,31 @@ def _flag(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantizeConfig:
+    """Which other precisions to make beside fp32, and what they may cost.
+
+    Attributes:
+        precisions: None: fp32 alone.
+        max_accuracy_drop: Points of accuracy; more, and nothing is published.
+        keep_first: The first layer with weights stays in float.
+        keep_last: The last one does.
+        calibration_instances: Training pictures that the ranges of activations are taken from.
+    """
+
+    precisions: tuple[Literal["int8", "fp16"], ...] = ()
+    max_accuracy_drop: float = 0.5
+    keep_first: bool = False
+    keep_last: bool = False
+    calibration_instances: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_accuracy_drop <= 100:
+            raise InvalidConfig(f"--max-accuracy-drop {self.max_accuracy_drop}: points of accuracy, 0 to 100")
+        if self.calibration_instances < 1:
+            raise InvalidConfig(f"--calibration-instances {self.calibration_instances}: must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """A whole run: train → calibrate → cost → fold → export → verify → publish."""
 
@@ -135,3 +160,4 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)

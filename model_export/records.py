@@ -225,3 +225,64 @@ class Verification:
     checks: tuple[ParityCheck, ...]
     accuracy: tuple[AccuracyResult, ...]
     quality: AnswerQuality
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOutcome:
+    """What estimating the running statistics anew brought.
+
+    Attributes:
+        instances: Training pictures that they were estimated from.
+        before: Validation accuracy with the statistics that training left.
+        after: With the new ones.
+        is_taken: Whether the new ones were kept: they are not worse.
+    """
+
+    instances: int
+    before: float
+    after: float
+    is_taken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSensitivity:
+    """What one layer alone does to the logits in int8: max|Δ| / max|reference|."""
+
+    layer: str
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationOutcome:
+    """How a file of another precision was made.
+
+    Attributes:
+        precision: ``int8`` or ``fp16``.
+        kept: Layers that stayed in float.
+        is_reduced: Weights use 7 of their 8 bits, since the exporting CPU's products saturate.
+        drop: Points of accuracy lost on the validation split.
+        sensitivities: Of every layer, the largest first; empty where none had to be measured.
+    """
+
+    precision: Literal["int8", "fp16"]
+    kept: tuple[str, ...]
+    is_reduced: bool
+    drop: float
+    sensitivities: tuple[LayerSensitivity, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionOutcome:
+    """One file of another precision, made and proven.
+
+    Attributes:
+        made: How.
+        verification: Its proofs and its accuracy.
+        bytes: Of the file.
+        float_bytes: Of the float32 file.
+    """
+
+    made: QuantizationOutcome
+    verification: Verification
+    bytes: int
+    float_bytes: int

@@ -49,6 +49,9 @@ FLOAT64_TOLERANCE: Final = 1e-12
 FLOAT32_TOLERANCE: Final = 1e-5
 # Absolute: a probability is at most 1, and softmax does not enlarge a difference of logits.
 PROBABILITY_TOLERANCE: Final = 1e-5
+# Fewer bits, coarser steps: where a value lies between two of them, another blocking of the same sum may
+# take the other one. Looking at the batch does far more.
+COARSE_TOLERANCE: Final = 1e-2
 # A badly conditioned network loses digits in float32 whatever its form. The fold may lose no more
 # than the network itself does, give or take the luck of single roundings.
 ILL_CONDITIONED_ALLOWANCE: Final = 2.0
@@ -136,6 +139,29 @@ def file_checks(
         measure("onnx.optimised", served, reference, tolerance),
         ParityCheck("onnx.probabilities", probabilities, PROBABILITY_TOLERANCE, len(images)),
         _batch_mates_check(session, images[:_COMPANY], contract, tolerance),
+    )
+
+
+def company_checks(
+    model_file: Path, images: Pixels, contract: InputContract, task: Task, *, prefix: str
+) -> tuple[ParityCheck, ...]:
+    """What must hold for a file of any precision: batch mates do not matter, probabilities fit logits.
+
+    Args:
+        model_file: The ONNX file.
+        images: uint8 [N, H, W, C].
+        contract: Their contract.
+        task: What the probabilities must be.
+        prefix: Of the checks' names.
+    """
+    session = open_session(model_file)
+    few = images[:_COMPANY]
+    logits = predict(session, few, contract).astype(np.float64)
+    error = _absolute_error(_probabilities(session, few), activate(logits, task))
+    mates = _batch_mates_check(session, few, contract, COARSE_TOLERANCE)
+    return (
+        ParityCheck(f"{prefix}.batch_mates", mates.error, mates.tolerance, mates.instances),
+        ParityCheck(f"{prefix}.probabilities", error, COARSE_TOLERANCE, len(few)),
     )
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from model_export.command_line.flags import parser
 from model_export.command_line.stages import STAGES
-from model_export.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from model_export.config import DataConfig, ModelConfig, QuantizeConfig, RunConfig, TrainConfig
 from model_export.errors import ExportError, InvalidConfig
 from model_export.pipeline import Run, WorkDir
 from service.errors import FoldserveError
@@ -63,7 +63,7 @@ def run_for(parsed: argparse.Namespace, console: Console) -> Run:
     resume = "resume" in flags
     if (resume or not STAGES[parsed.stage].starts_afresh) and workdir.has("config.json"):
         defaults = workdir.read("config.json", RunConfig)
-    config = _replaced(defaults, {"epochs": 0, **flags} if "weights" in flags else flags)
+    config = _replaced(defaults, _implied(parsed.stage, flags) | flags)
     workdir.write("config.json", config)
     return Run(config, workdir, console, resume=resume)
 
@@ -71,11 +71,22 @@ def run_for(parsed: argparse.Namespace, console: Console) -> Run:
 _DATA_FIELDS: Final = frozenset(DataConfig.__dataclass_fields__) - {"seed"}  # `--seed` leaves the split alone
 _MODEL_FIELDS: Final = frozenset(ModelConfig.__dataclass_fields__)
 _TRAIN_FIELDS: Final = frozenset(TrainConfig.__dataclass_fields__)
+_QUANTIZE_FIELDS: Final = frozenset(QuantizeConfig.__dataclass_fields__)
 _RUN_FIELDS: Final = frozenset({"name", "repository", "objective"})
 
 
 def _defaults(flags: Mapping[str, Any]) -> RunConfig:
     return RunConfig(name=flags.get("name", flags.get("dataset", DataConfig().dataset)))
+
+
+def _implied(stage: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows from other flags, unless it is given itself."""
+    implied: dict[str, Any] = {}
+    if "weights" in flags:
+        implied["epochs"] = 0  # the network is trained
+    if stage == "plan":
+        implied["normalization"] = "planned"  # or the plan would not be followed
+    return implied
 
 
 def _replaced(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
@@ -85,6 +96,7 @@ def _replaced(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
         data=replace(config.data, **_chosen(flags, _DATA_FIELDS)),
         model=replace(config.model, **_chosen(flags, _MODEL_FIELDS)),
         train=replace(config.train, **_chosen(flags, _TRAIN_FIELDS)),
+        quantize=replace(config.quantize, **_chosen(flags, _QUANTIZE_FIELDS)),
         **_chosen(flags, _RUN_FIELDS),
     )
 

@@ -41,8 +41,10 @@ def parser() -> argparse.ArgumentParser:
         )
         _add_data_flags(subparser.add_argument_group("data"))
         _add_network_flags(subparser.add_argument_group("network"))
-        if stage.starts_afresh:
+        if name in ("run", "plan", "train"):
             _add_training_flags(subparser.add_argument_group("training"))
+        if name in ("run", "quantize"):
+            _add_quantization_flags(subparser.add_argument_group("quantization"))
         _add_run_flags(subparser.add_argument_group("run"))
     return top
 
@@ -103,6 +105,11 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch-size", type=int, metavar="N", help="instances a step (default: 64)")
     group.add_argument("--learning-rate", type=float, metavar="R", help="the highest one (default: 0.001)")
     group.add_argument("--weight-decay", type=float, metavar="R", help="of every parameter (default: 0)")
+    group.add_argument(
+        "--normalization",
+        choices=["article", "planned"],
+        help="BatchNorms as the article has them, or planned from cost and data (default: article)",
+    )
     group.add_argument("--optimizer", choices=["adam", "sgd"], help="default: adam")
     group.add_argument(
         "--schedule", choices=["constant", "cosine"], help="of the learning rate (default: constant)"
@@ -129,6 +136,31 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_quantization_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--precisions",
+        type=precisions,
+        metavar="int8,fp16",
+        help="beside float32 (default: none in a run, int8 for quantize)",
+    )
+    group.add_argument(
+        "--max-accuracy-drop",
+        type=float,
+        metavar="POINTS",
+        help="more, and nothing is published (default: 0.5)",
+    )
+    group.add_argument(
+        "--keep-first", action="store_true", help="the first layer with weights stays in float"
+    )
+    group.add_argument("--keep-last", action="store_true", help="the last layer with weights stays in float")
+    group.add_argument(
+        "--calibration-instances",
+        type=int,
+        metavar="N",
+        help="training pictures that int8's ranges are taken from (default: 256)",
+    )
+
+
 def _add_run_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--name", metavar="NAME", help="of the model (default: that of the data set)")
     group.add_argument(
@@ -147,6 +179,14 @@ def shape(text: str) -> tuple[int, int, int]:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form CxHxW, e.g. 3x224x224")
     channels, height, width = map(int, parts)
     return channels, height, width
+
+
+def precisions(text: str) -> tuple[str, ...]:
+    """``int8,fp16`` as names."""
+    names = tuple(text.split(","))
+    if not set(names) <= {"int8", "fp16"}:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of int8 and fp16")
+    return names
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -19,25 +19,30 @@ def count(program: ExportedProgram) -> CostTable:
         program: Any `torch.export` program whose inputs have the batch first. Not modified.
     """
     signature = program.graph_signature
-    parameters = set(signature.inputs_to_parameters)
-    stored = parameters | set(signature.inputs_to_buffers) | set(signature.inputs_to_lifted_tensor_constants)
+    stored = {
+        *signature.inputs_to_parameters,
+        *signature.inputs_to_buffers,
+        *signature.inputs_to_lifted_tensor_constants,
+    }
     layers = []
     for node in program.graph.nodes:
         if node.op == "call_function" and tensors(node):
             read = [source for source in node.all_input_nodes if source.name in stored]
             stored -= {source.name for source in read}
-            layers.append(_layer(node, read, parameters))
+            layers.append(_layer(node, read))
     return CostTable(tuple(layers))
 
 
-def _layer(node: Node, weights: list[Node], parameters: set[str]) -> LayerCost:
+def _layer(node: Node, weights: list[Node]) -> LayerCost:
     operator = operator_name(node)
     outputs = tensors(node)
     multiply_adds = macs(node)
+    # A normalisation reads its running statistics, but they are not learnt. What a fold writes is.
+    statistics = node.args[3:5] if "batch_norm" in operator else ()
     return LayerCost(
         name=module_path(node),
         operator=operator,
-        parameters=sum(tensors(weight)[0].numel() for weight in weights if weight.name in parameters),
+        parameters=sum(tensors(weight)[0].numel() for weight in weights if weight not in statistics),
         weight_bytes=sum(_stored_bytes(tensors(weight)[0]) for weight in weights),
         activation_bytes=0 if operator in VIEWS else sum(_instance_bytes(output) for output in outputs),
         macs=multiply_adds or 0,

@@ -6,16 +6,14 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
 from model_export import verification
 from model_export.data import ImageDataset
-from model_export.errors import ModelError
 from model_export.evaluation import open_session, predict, share_right
-from model_export.folding import FoldResult, fold
-from model_export.records import AccuracyResult, Objective, Verification
+from model_export.pipeline import networks
+from model_export.records import AccuracyResult, Objective, ParityCheck, Verification
 from model_export.verification import Logits
 from service.artifact import ModelMetadata
 
@@ -61,7 +59,7 @@ def verify_file(
     double = copy.deepcopy(network).double()
     reference = predict(double, sample, contract)
     unfolded = forms.unfolded[:PARITY_INSTANCES]
-    folded_double = predict(fold_network(double, dataset, objective).program, sample, contract)
+    folded_double = predict(networks.folded(double, dataset.input_shape, objective).program, sample, contract)
     self_test = verification.self_test_pixels(metadata)
     tolerance = verification.float32_tolerance(reference, unfolded)
     checks = verification.require(
@@ -89,35 +87,41 @@ def verify_file(
     )
 
 
-def fold_network(network: nn.Module, dataset: ImageDataset, objective: Objective) -> FoldResult:
-    """``network`` folded for batches of any size.
+def verify_precision(
+    model_file: Path,
+    metadata: ModelMetadata,
+    *,
+    float_file: Path,
+    dataset: ImageDataset,
+    max_accuracy_drop: float,
+) -> Verification:
+    """The proofs about a file of another precision: it rounds more, but answers as well.
+
+    Args:
+        model_file: The finished int8 or fp16 file.
+        metadata: What it says about itself.
+        float_file: The proven float32 file.
+        dataset: Its test split is the held-back one.
+        max_accuracy_drop: Points of accuracy.
 
     Raises:
-        FoldRefused: A BatchNorm that is no constant affine map.
-        ModelError: The network cannot be traced.
+        VerificationFailed: A proof did not hold.
     """
-    example = example_batch(network, dataset.input_shape)
-    return fold(network, (example,), objective=objective, dynamic_shapes=({0: Dim("batch")},))
-
-
-def trace_network(network: nn.Module, dataset: ImageDataset) -> ExportedProgram:
-    """``network`` as a program, nothing folded.
-
-    Raises:
-        ModelError: It cannot be traced.
-    """
-    example = example_batch(network, dataset.input_shape)
-    try:
-        return torch.export.export(network.eval(), (example,), dynamic_shapes=({0: Dim("batch")},))
-    except Exception as error:  # torch.export raises whatever the traced code raises
-        raise ModelError(f"torch.export cannot trace the network: {str(error).splitlines()[0]}") from error
-
-
-def example_batch(network: nn.Module, input_shape: tuple[int, int, int]) -> torch.Tensor:
-    """What a network is traced with: two instances, since torch.export takes one for a constant size."""
-    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((2, *input_shape), generator=generator, dtype=dtype)
+    images, contract, targets = dataset.test.images, dataset.contract, dataset.test.targets
+    reference = predict(open_session(float_file), images, contract)
+    logits = predict(open_session(model_file), images, contract)
+    name = metadata.precision.value
+    drop = share_right(reference, targets) - share_right(logits, targets)
+    checks = verification.require(
+        (
+            # A gain is no error.
+            ParityCheck(f"{name}.accuracy_drop", max(0.0, drop), max_accuracy_drop / 100, len(targets)),
+            *verification.company_checks(model_file, images, contract, metadata.task, prefix=name),
+            verification.self_test_replay(model_file, metadata),
+        )
+    )
+    accuracy = AccuracyResult(name, dataset.name, "test", len(targets), share_right(logits, targets))
+    return Verification(checks, (accuracy,), verification.answer_quality(logits, targets))
 
 
 def _accuracies(forms: _Forms, dataset: ImageDataset) -> tuple[AccuracyResult, ...]:

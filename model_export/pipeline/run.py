@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from rich.console import Console
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from model_export import architectures, cost, data, export, report, training, verification
+from model_export import (
+    architectures,
+    calibration,
+    cost,
+    data,
+    export,
+    planning,
+    quantization,
+    report,
+    training,
+    verification,
+)
 from model_export.config import RunConfig
 from model_export.data import ImageDataset
-from model_export.evaluation import open_session, predict
-from model_export.pipeline import summaries
-from model_export.pipeline.proofs import fold_network, trace_network, verify_file
+from model_export.evaluation import accuracy
+from model_export.pipeline import metadata, networks, summaries
+from model_export.pipeline.proofs import verify_file, verify_precision
 from model_export.pipeline.publication import next_version, publish
 from model_export.pipeline.workdir import WorkDir
 from model_export.records import (
-    AccuracyResult,
+    CalibrationOutcome,
     CostTable,
     FoldOutcome,
-    ParityCheck,
+    PrecisionOutcome,
+    QuantizationOutcome,
     TrainingHistory,
+    TrainingPlan,
     Verification,
 )
-from service.artifact import (
-    Accuracy,
-    FoldSummary,
-    ModelMetadata,
-    Parity,
-    Precision,
-    ReferenceDistributions,
-    Task,
-)
+from service.artifact import ModelMetadata, Precision
 
-SELF_TEST_INSTANCES = 4  # small in the file, and each replay costs start-up time
-REFERENCE_INSTANCES = 2048  # a share of 1 % is then known to ±0.2 %
+# More pictures change the statistics by less than a percent of a deviation: 4,096 pictures have at
+# least so many values a channel, and the error falls with their square root.
+CALIBRATION_INSTANCES = 4096
 
 
 @dataclass
@@ -67,12 +71,28 @@ class Run:
         Returns:
             The published version's folder.
         """
+        if self.config.train.normalization == "planned":
+            self.plan()
         self.train()
-        self.cost()
+        if self.config.train.epochs > 0:  # statistics that came with their weights are not ours to change
+            self.calibrate()
+        self.cost(is_detailed=False)
         self.fold()
         self.export()
         self.verify()
+        if self.config.quantize.precisions:
+            self.quantize()
         return self.publish()
+
+    def plan(self) -> TrainingPlan:
+        """Decides how the network is normalised and what it minimises, each with its reason."""
+        self.workdir.begin("plan")
+        network = self._build()
+        table = cost.count(networks.trace(network.eval(), self.dataset.input_shape))
+        plan = planning.plan(self.config.model, self.dataset, self.config.train, table)
+        self.workdir.write("plan.json", plan)
+        summaries.print_plan(plan, self.console)
+        return plan
 
     def train(self) -> TrainingHistory:
         """Trains the network, unless 0 epochs were asked for: then it is taken as it came."""
@@ -80,28 +100,49 @@ class Run:
         checkpoint = self.workdir / "checkpoint.pt"
         if not self.resume:
             checkpoint.unlink(missing_ok=True)
-        network = architectures.load(
-            self.config.model,
-            input_shape=self.dataset.input_shape,
-            classes=len(self.dataset.labels),
-            seed=self.config.train.seed,
-        )
+        plan = self._plan()
+        network = self._build(plan)
+        config = self.config.train
+        if plan is not None:
+            config = replace(config, class_weights=plan.class_weights, label_smoothing=plan.label_smoothing)
         history = TrainingHistory(())
-        if self.config.train.epochs > 0:
+        if config.epochs > 0:
             history = training.train(
-                network, self.dataset, self.config.train, checkpoint=checkpoint, console=self.console
+                network, self.dataset, config, checkpoint=checkpoint, console=self.console
             )
         save_model(network, str(self.workdir / "weights.safetensors"))  # tied weights stay tied
         self.workdir.write("history.json", history)
         summaries.print_training(history, self.console)
         return history
 
-    def cost(self) -> CostTable:
-        """Counts what the network costs as it was trained."""
+    def calibrate(self) -> CalibrationOutcome:
+        """Estimates the running statistics anew; keeps them unless the validation accuracy falls."""
+        self.workdir.begin("calibrate")
+        network = self._network()
+        before = accuracy(network, self.dataset, "validation", name="trained").value
+        step = -(-len(self.dataset.train) // CALIBRATION_INSTANCES)
+        images = self.dataset.train.images[::step]
+        batches = calibration.PixelBatches(images, self.dataset.contract)
+        calibration.recalibrate(network, batches, console=self.console)
+        after = accuracy(network, self.dataset, "validation", name="calibrated").value
+        outcome = CalibrationOutcome(len(images), before, after, is_taken=after >= before)
+        if outcome.is_taken:
+            save_model(network, str(self.workdir / "calibrated.safetensors"))
+        self.workdir.write("calibration.json", outcome)
+        summaries.print_calibration(outcome, self.console)
+        return outcome
+
+    def cost(self, *, is_detailed: bool = True) -> CostTable:
+        """Counts what the network costs as it was trained.
+
+        Args:
+            is_detailed: Show every layer.
+        """
         self.workdir.begin("cost")
-        table = cost.count(trace_network(self._network(), self.dataset))
+        table = cost.count(networks.trace(self._network(), self.dataset.input_shape))
         self.workdir.write("cost.json", table)
-        cost.print_table(table, self.console, title=f"{self._architecture}: cost of one picture")
+        if is_detailed:
+            cost.print_table(table, self.console, title=f"{self._architecture}: cost of one picture")
         return table
 
     def fold(self) -> FoldOutcome:
@@ -111,29 +152,43 @@ class Run:
             FoldRefused: One is no constant affine map.
         """
         self.workdir.begin("fold")
-        result = fold_network(self._network(), self.dataset, self.config.objective)
+        result = networks.folded(self._network(), self.dataset.input_shape, self.config.objective)
         outcome = FoldOutcome(
             objective=result.report.objective,
             fates=tuple(result.report),
             affine_maps_left=result.report.affine_maps_left,
             error=result.report.error,
         )
+        table = cost.count(result.program)
         torch.export.save(result.program, self.workdir / "folded.pt2")
         self.workdir.write("fold.json", outcome)
-        self.workdir.write("folded_cost.json", cost.count(result.program))
+        self.workdir.write("folded_cost.json", table)
         summaries.print_fold(outcome, self.console)
+        if self.workdir.has("cost.json"):
+            cost.print_comparison(self.workdir.read("cost.json", CostTable), table, self.console)
         return outcome
 
     def export(self) -> Path:
         """Writes the model file, complete but for what only its proofs can tell."""
         self.workdir.begin("export")
-        program = torch.export.load(self.workdir.require("folded.pt2"))
-        network = export.network_graph(program)
+        network = export.network_graph(torch.export.load(self.workdir.require("folded.pt2")))
         export.lower(network)
-        graph = export.served_graph(network, self.dataset.contract, self.task, len(self.dataset.labels))
+        graph = export.served_graph(
+            network, self.dataset.contract, metadata.task_of(self.dataset), len(self.dataset.labels)
+        )
         path = self.workdir / Precision.FP32.file_name
         export.write_model_file(graph, path)  # to be measured: its own logits go into its self-test
-        export.write_model_file(graph, path, self._metadata(graph, path))
+        description = metadata.describe(
+            graph,
+            path,
+            self.dataset,
+            name=self.config.name,
+            version=next_version(self.config.repository, self.config.name),
+            architecture=self._architecture,
+            fold=self.workdir.read("fold.json", FoldOutcome),
+        )
+        export.write_model_file(graph, path, description)
+        self.console.print(f"wrote {path} ({path.stat().st_size:,} bytes)", soft_wrap=True)
         return path
 
     def verify(self) -> Verification:
@@ -144,25 +199,35 @@ class Run:
         """
         self.workdir.begin("verify")
         path = self.workdir.require(Precision.FP32.file_name)
-        graph, metadata = export.read_model_file(path)
+        graph, description = export.read_model_file(path)
         found = verify_file(
             path,
-            metadata,
+            description,
             network=self._network(),
             folded=torch.export.load(self.workdir.require("folded.pt2")),
             dataset=self.dataset,
             objective=self.config.objective,
         )
-        proven = metadata.model_copy(
-            update={"parity": _parities(found.checks), "accuracy": _accuracies(found.accuracy)}
-        )
-        export.write_model_file(graph, path, proven)
+        export.write_model_file(graph, path, metadata.proven(description, found))
         self.workdir.write("verification.json", found)
         summaries.print_verification(found, self.console)
         return found
 
+    def quantize(self) -> tuple[PrecisionOutcome, ...]:
+        """Makes the other precisions that were asked for, int8 where none was.
+
+        Raises:
+            VerificationFailed: One loses too much accuracy, or a proof did not hold.
+        """
+        self.workdir.begin("quantize")
+        self.workdir.require("verification.json")
+        precisions = self.config.quantize.precisions or ("int8",)
+        outcomes = tuple(self._quantized(Precision(precision)) for precision in precisions)
+        self.workdir.write("quantization.json", outcomes)
+        return outcomes
+
     def publish(self) -> Path:
-        """Takes the verified file into the model repository as the next version.
+        """Takes the verified files into the model repository as the next version.
 
         Returns:
             The version's folder.
@@ -170,15 +235,18 @@ class Run:
         Raises:
             PublishFailed: The repository could not take it.
         """
-        graph, metadata = export.read_model_file(self.workdir.require(Precision.FP32.file_name))
         facts = self._facts()
+        files = [
+            export.read_model_file(self.workdir.require(precision.file_name))
+            for precision in Precision
+            if precision is Precision.FP32 or self.workdir.has(precision.file_name)
+        ]
 
         def write(folder: Path, version: int) -> None:
-            final = metadata.model_copy(update={"version": str(version), "created_at": datetime.now(UTC)})
-            path = folder / Precision.FP32.file_name
-            digest = export.write_model_file(graph, path, final)
-            verification.require([verification.self_test_replay(path, final)])
-            report.write(facts, final, digest, folder)
+            update = {"version": str(version), "created_at": datetime.now(UTC)}
+            numbered = [(graph, each.model_copy(update=update)) for graph, each in files]
+            digests = [_write_and_replay(graph, each, folder) for graph, each in numbered]
+            report.write(facts, numbered[0][1], digests[0], folder)
 
         folder = publish(self.config.repository, self.config.name, write)
         self.console.print(f"published [bold]{folder}[/]", soft_wrap=True)
@@ -190,13 +258,22 @@ class Run:
         return data.load_dataset(self.config.data, labels=self.config.model.labels, console=self.console)
 
     @property
-    def task(self) -> Task:
-        """One label a picture, or any number of them."""
-        return Task.MULTICLASS if self.dataset.test.targets.ndim == 1 else Task.MULTILABEL
-
-    @property
     def _architecture(self) -> str:
         return self.config.model.model or self.config.model.architecture
+
+    def _plan(self) -> TrainingPlan | None:
+        if self.config.train.normalization != "planned":
+            return None
+        return self.workdir.read("plan.json", TrainingPlan)
+
+    def _build(self, plan: TrainingPlan | None = None) -> nn.Module:
+        return architectures.load(
+            self.config.model,
+            input_shape=self.dataset.input_shape,
+            classes=len(self.dataset.labels),
+            seed=self.config.train.seed,
+            plan=plan,
+        )
 
     def _network(self) -> nn.Module:
         """The trained network, evaluating."""
@@ -204,66 +281,60 @@ class Run:
             replace(self.config.model, weights=None),
             input_shape=self.dataset.input_shape,
             classes=len(self.dataset.labels),
+            plan=self._plan(),
         )
-        load_model(network, self.workdir.require("weights.safetensors"))
+        is_calibrated = self.workdir.has("calibrated.safetensors")
+        name = "calibrated.safetensors" if is_calibrated else "weights.safetensors"
+        load_model(network, self.workdir.require(name))
         return network.eval()
 
-    def _metadata(self, graph: ir.Model, path: Path) -> ModelMetadata:
-        folded = self.workdir.read("fold.json", FoldOutcome)
-        images = export.self_test_images(
-            self.dataset.test.images[:SELF_TEST_INSTANCES], self.dataset.contract
+    def _quantized(self, precision: Precision) -> PrecisionOutcome:
+        float_file = self.workdir.require(Precision.FP32.file_name)
+        _, float_metadata = export.read_model_file(float_file)
+        if precision is Precision.INT8:
+            graph, made = quantization.quantize_int8(
+                float_file, self.dataset, self.config.quantize, console=self.console
+            )
+        else:
+            graph = quantization.to_fp16(float_file)
+            made = QuantizationOutcome("fp16", (), is_reduced=False, drop=0.0, sensitivities=())
+        path = self.workdir / precision.file_name
+        export.write_model_file(graph, path)
+        description = metadata.describe_precision(path, float_metadata, precision)
+        found = verify_precision(
+            path,
+            description,
+            float_file=float_file,
+            dataset=self.dataset,
+            max_accuracy_drop=self.config.quantize.max_accuracy_drop,
         )
-        return ModelMetadata(
-            name=self.config.name,
-            version=str(next_version(self.config.repository, self.config.name)),
-            created_at=datetime.now(UTC),
-            task=self.task,
-            labels=self.dataset.labels,
-            input=self.dataset.contract,
-            precision=Precision.FP32,
-            architecture=self._architecture,
-            fold=FoldSummary(
-                objective=folded.objective,
-                batch_norms=len(folded.fates),
-                folded=folded.count("folded"),
-                kept=folded.count("kept"),
-                affine_maps_left=folded.affine_maps_left,
-                error=folded.error,
-            ),
-            reference=self._reference(path),
-            producer=export.producer(graph),
-            selftest=export.make_self_test(path, images, self.dataset.contract),
-        )
-
-    def _reference(self, path: Path) -> ReferenceDistributions:
-        train = self.dataset.train
-        step = -(-len(train) // REFERENCE_INSTANCES)
-        images = np.ascontiguousarray(train.images[::step])
-        logits = predict(open_session(path), images, self.dataset.contract)
-        sizes = None if train.sizes is None else train.sizes[::step]
-        return export.reference_distributions(images, verification.activate(logits, self.task), sizes)
+        export.write_model_file(graph, path, metadata.proven(description, found))
+        outcome = PrecisionOutcome(made, found, path.stat().st_size, float_file.stat().st_size)
+        summaries.print_precision(outcome, self.console)
+        return outcome
 
     def _facts(self) -> report.Facts:
+        has_quantized = self.workdir.has("quantization.json")
         return report.Facts(
             config=self.config,
+            plan=self._plan(),
             history=self.workdir.read("history.json", TrainingHistory),
+            calibration=self.workdir.read("calibration.json", CalibrationOutcome)
+            if self.workdir.has("calibration.json")
+            else None,
             cost=self.workdir.read("cost.json", CostTable),
             folded_cost=self.workdir.read("folded_cost.json", CostTable),
             fold=self.workdir.read("fold.json", FoldOutcome),
             verification=self.workdir.read("verification.json", Verification),
+            precisions=self.workdir.read("quantization.json", tuple[PrecisionOutcome, ...])
+            if has_quantized
+            else (),
         )
 
 
-def _parities(checks: Sequence[ParityCheck]) -> tuple[Parity, ...]:
-    return tuple(
-        Parity(check=each.check, error=each.error, tolerance=each.tolerance, instances=each.instances)
-        for each in checks
-    )
-
-
-def _accuracies(results: Sequence[AccuracyResult]) -> tuple[Accuracy, ...]:
-    return tuple(
-        Accuracy(dataset=each.dataset, split=each.split, instances=each.instances, value=each.value)
-        for each in results
-        if each.form == "onnx"
-    )
+def _write_and_replay(graph: ir.Model, description: ModelMetadata, folder: Path) -> str:
+    """Writes one file and proves it once more where it lies; its sha256."""
+    path = folder / description.precision.file_name
+    digest = export.write_model_file(graph, path, description)
+    verification.require([verification.self_test_replay(path, description)])
+    return digest

@@ -5,7 +5,44 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from model_export.records import FoldOutcome, TrainingHistory, Verification
+from model_export.records import (
+    CalibrationOutcome,
+    FoldOutcome,
+    PrecisionOutcome,
+    TrainingHistory,
+    TrainingPlan,
+    Verification,
+)
+
+
+def print_plan(plan: TrainingPlan, console: Console) -> None:
+    """Every decision with its reason."""
+    grid = Table(title="plan", title_justify="left")
+    for heading in ("what", "choice", "because"):
+        grid.add_column(heading)
+    for decision in plan.decisions:
+        grid.add_row(decision.subject, decision.choice, decision.reason)
+    console.print(grid)
+
+
+def print_calibration(outcome: CalibrationOutcome, console: Console) -> None:
+    """What the new running statistics brought."""
+    verdict = "taken" if outcome.is_taken else "not taken"
+    console.print(
+        f"running statistics estimated anew from {outcome.instances:,} pictures: validation accuracy "
+        f"{outcome.before:.2%} → {outcome.after:.2%}, {verdict}"
+    )
+
+
+def print_precision(outcome: PrecisionOutcome, console: Console) -> None:
+    """Size, accuracy and what stayed in float."""
+    (accuracy,) = outcome.verification.accuracy
+    kept = ", ".join(outcome.made.kept) or "nothing"
+    console.print(
+        f"{outcome.made.precision}: {outcome.bytes:,} of {outcome.float_bytes:,} bytes, accuracy "
+        f"{accuracy.value:.2%}, in float: {kept}",
+        soft_wrap=True,
+    )
 
 
 def print_training(history: TrainingHistory, console: Console) -> None:

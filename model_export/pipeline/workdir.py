@@ -4,14 +4,19 @@
 
     runs/<name>/
         config.json              what was asked for; later stages take it from here
+        plan.json                plan       how the network is to be normalised, and why
         weights.safetensors      train      the network's state
         checkpoint.pt            train      where an interrupted training goes on
         history.json             train      loss and accuracy of each epoch
+        calibrated.safetensors   calibrate  the same with statistics estimated anew
+        calibration.json         calibrate  what that brought
         cost.json                cost       the unfolded network's cost table
         folded.pt2, fold.json    fold       the folded program, the fate of every BatchNorm
         folded_cost.json         fold       the folded program's cost table
         model.onnx (+ .sha256)   export     with metadata and self-test
         verification.json        verify     every proof and accuracy
+        model.int8.onnx, …       quantize   other precisions
+        quantization.json        quantize   how they were made, their proofs and accuracy
 """
 
 from __future__ import annotations
@@ -28,19 +33,28 @@ _Record = TypeVar("_Record")
 
 # What each stage makes.
 _FILES: Final = {
+    "plan": ("plan.json",),
     "train": ("config.json", "weights.safetensors", "history.json"),
+    "calibrate": ("calibrated.safetensors", "calibration.json"),
     "cost": ("cost.json",),
     "fold": ("folded.pt2", "fold.json", "folded_cost.json"),
     "export": ("model.onnx", "model.onnx.sha256"),
     "verify": ("verification.json",),
+    "quantize": (
+        *("model.int8.onnx", "model.int8.onnx.sha256", "model.fp16.onnx", "model.fp16.onnx.sha256"),
+        "quantization.json",
+    ),
 }
 # Whose results are worth nothing once a stage runs again, besides its own.
 _OUTDATED: Final = {
-    "train": ("cost", "fold", "export", "verify"),
+    "plan": ("train", "calibrate", "cost", "fold", "export", "verify", "quantize"),
+    "train": ("calibrate", "cost", "fold", "export", "verify", "quantize"),
+    "calibrate": ("fold", "export", "verify", "quantize"),
     "cost": (),
-    "fold": ("export", "verify"),
-    "export": ("verify",),
-    "verify": (),
+    "fold": ("export", "verify", "quantize"),
+    "export": ("verify", "quantize"),
+    "verify": ("quantize",),
+    "quantize": (),
 }
 
 

@@ -28,14 +28,22 @@ def document_json(facts: Facts, metadata: ModelMetadata, digest: str) -> bytes:
         "schema_version": SCHEMA_VERSION,
         "model": metadata.model_dump(mode="json", exclude={"selftest": {"instances"}}),
         "sha256": digest,
-        "config": TypeAdapter(type(facts.config)).dump_python(facts.config, mode="json"),
+        "config": plain(facts.config),
         "training": [asdict(epoch) for epoch in facts.history.epochs],
         "cost": {"before": cost_totals(facts.cost), "after": cost_totals(facts.folded_cost)},
         "fold": asdict(facts.fold),
         "verification": asdict(facts.verification),
+        "plan": None if facts.plan is None else plain(facts.plan),
+        "calibration": None if facts.calibration is None else asdict(facts.calibration),
+        "precisions": [asdict(outcome) for outcome in facts.precisions],
         "machine": machine(),
     }
     return json.dumps(document, indent=2).encode()
+
+
+def plain(record: object) -> object:
+    """A record as JSON values."""
+    return TypeAdapter(type(record)).dump_python(record, mode="json")
 
 
 def cost_totals(table: CostTable) -> dict[str, object]:

@@ -70,16 +70,22 @@ def test_a_network_with_weights_is_not_trained_unless_asked() -> None:
 def test_an_interrupted_training_goes_on_with_its_settings() -> None:
     config_of("train", "--name", "x", "--epochs", "3")
     assert config_of("train", "--name", "x", "--resume").train.epochs == 3
-    assert config_of("train", "--name", "x").train.epochs == 10
 
 
 def test_every_setting_of_a_training_has_its_flag() -> None:
     flags = vars(parser().parse_args(["run", "--mixed-precision", *training_flags()]))
-    assert set(TrainConfig.__dataclass_fields__) - {"normalization"} <= set(flags)
+    assert set(TrainConfig.__dataclass_fields__) <= set(flags)
 
 
 def training_flags() -> list[str]:
-    flags = ["--epochs=1", "--seed=1", "--batch-size=1", "--learning-rate=1", "--weight-decay=1"]
+    flags = [
+        "--normalization=planned",
+        "--epochs=1",
+        "--seed=1",
+        "--batch-size=1",
+        "--learning-rate=1",
+        "--weight-decay=1",
+    ]
     flags += ["--optimizer=sgd", "--schedule=cosine", "--warmup-epochs=1", "--augmentation=shift"]
     return [*flags, "--patience=1", "--label-smoothing=0.1", "--class-weights=balanced", "--device=cpu"]
 
@@ -90,7 +96,13 @@ def test_later_stages_take_their_settings_from_the_work_folder() -> None:
     assert (fold.data.dataset, fold.train.epochs, fold.objective) == ("mnist", 3, "fewest")
     assert config_of("fold", "--name", "x", "--objective", "speed").objective == "speed"
     assert config_of("export", "--name", "x").objective == "speed", "a flag given again is remembered"
-    assert config_of("train", "--name", "x").data.dataset == "digits", "a new training starts afresh"
+    assert config_of("run", "--name", "x").data.dataset == "digits", "a whole run starts afresh"
+
+
+def test_a_training_after_a_plan_follows_it() -> None:
+    config_of("plan", "--name", "x", "--epochs", "3")
+    train = config_of("train", "--name", "x").train
+    assert (train.normalization, train.epochs) == ("planned", 3)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from model_export.data import ImageDataset
 from model_export.errors import VerificationFailed
 from model_export.evaluation import predict
 from model_export.export.serving import constant
-from model_export.pipeline.proofs import fold_network, trace_network, verify_file
+from model_export.pipeline import networks
+from model_export.pipeline.proofs import verify_file
 from model_export.pipeline.run import Run
 from model_export.records import ParityCheck
 from service.artifact import Interpolation, ModelMetadata, Task
@@ -56,7 +57,7 @@ def checks_of(path: Path, article: nn.Module, digits: ImageDataset) -> dict[str,
 
 def test_a_true_file_passes(article: nn.Module, digits: ImageDataset, tmp_path: Path) -> None:
     for objective in ("fewest", "speed"):
-        program = fold_network(article, digits, objective).program
+        program = networks.folded(article, digits.input_shape, objective).program
         path = served_file(program, digits, tmp_path / "model.onnx")
         assert all(check.passed for check in checks_of(path, article, digits).values())
 
@@ -196,7 +197,7 @@ def replace_logits(graph: ir.Graph, nodes: list[ir.Node]) -> None:
 def test_a_wrong_file_fails(
     mutate: Mutant, check: str, article: nn.Module, digits: ImageDataset, tmp_path: Path
 ) -> None:
-    path = served_file(trace_network(article, digits), digits, tmp_path / "model.onnx", mutate)
+    path = served_file(networks.trace(article, digits.input_shape), digits, tmp_path / "model.onnx", mutate)
     found = checks_of(path, article, digits)
     assert not found[check].passed
     with pytest.raises(VerificationFailed, match=f"{check}.*nothing was published"):
