@@ -11,6 +11,7 @@ import orjson
 from service.access import Scope, make_key
 from service.app import Application
 from service.errors import InvalidConfiguration
+from service.metrics import metrics_reference
 from service.settings import Settings, settings_reference
 
 Command: TypeAlias = Callable[[Sequence[str]], str]
@@ -45,6 +46,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
         "openapi": lambda _: openapi_document(),
         "settings": lambda _: settings_reference(),
+        "metrics": lambda _: metrics_reference(),
         "key": new_key,
     }
 )

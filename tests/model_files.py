@@ -61,6 +61,7 @@ Fault = Literal[
     "undecodable_selftest",
     "no_tolerance",
     "unknown_operator",
+    "outside_weights",
 ]
 OPSET: Final = 20
 # Of the ONNX format; ONNX Runtime 1.31 reads up to 13.
@@ -255,17 +256,27 @@ def _graph(model: TinyModel, task: Task, fault: Fault | None) -> onnx.ModelProto
     ]
     if fault == "unknown_operator":
         nodes[-1].op_type = "Divination"
-    constants = {
+    constants: dict[str, NDArray[np.float32]] = {
         "scale": np.array(1 / 255, np.float32),
         "weights": model.weights,
         "bias": bias,
     }
+    tensors = [numpy_helper.from_array(value, constant) for constant, value in constants.items()]
+    if fault == "outside_weights":
+        _move_out(tensors[1])
     outputs = [(name, TensorProto.FLOAT, [batch, len(model.bias)]) for name in (scores, "probabilities")]
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info(source, kind, [batch, *model.shape])],
         [helper.make_tensor_value_info(*output) for output in outputs],
-        [numpy_helper.from_array(value, constant) for constant, value in constants.items()],
+        tensors,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _move_out(tensor: TensorProto) -> None:
+    """The numbers are read from a file outside the version's folder."""
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../secret.bin")

@@ -26,20 +26,43 @@ _READ_BYTES = 1 << 20
 
 
 def verified_digest(path: Path) -> str:
-    """The file's SHA-256, as promised by its sidecar where it has one."""
+    """The file's SHA-256, as promised by its sidecar where it has one.
+
+    Raises:
+        InvalidFile: It cannot be read, or its sidecar promises something else.
+    """
     try:
         digest = _digest(path)
-        promised = parse_sidecar(sidecar_path(path).read_text(encoding="ascii"), path)
-    except FileNotFoundError as error:
-        if error.filename == str(path):
-            raise InvalidFile(f"{path}: no such file") from error
-        logger.warning("%s: no checksum beside it, its bytes are taken on trust", path)
-        return digest
+        text = _sidecar_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidFile(f"{path}: cannot be read: {error}") from error
+    if text is None:
+        logger.warning("%s: no checksum beside it, its bytes are taken on trust", path)
+        return digest
+    promised = parse_sidecar(text, path)
     if digest != promised:
         raise InvalidFile(f"{path}: its SHA-256 is {digest}, its sidecar promises {promised}")
     return digest
+
+
+def identity(path: Path) -> tuple[int, int, int]:
+    """What changes when somebody replaces or writes the file: inode, size and time.
+
+    Raises:
+        InvalidFile: There is no such file.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InvalidFile(f"{path}: no such file") from error
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _sidecar_text(path: Path) -> str | None:
+    try:
+        return sidecar_path(path).read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
 
 
 def _digest(path: Path) -> str:

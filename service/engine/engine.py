@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.artifact import INPUT_NAME, ModelMetadata, Task, parse_metadata
-from service.engine.contract import OUTPUTS, check_contract, verified_digest
+from service.engine.contract import OUTPUTS, check_contract, identity, verified_digest
 from service.engine.hardware import available_cpus
 from service.engine.sessions import EngineOptions, OpenSession, open_session
-from service.errors import InferenceFailed, LoadFailed, RequestError, SelfTestFailed
+from service.errors import InferenceFailed, InvalidFile, LoadFailed, RequestError, SelfTestFailed
 from service.images import decode
 
 # Softmax and sigmoid in the graph against the same in float64; half precision inside stays below it.
@@ -75,16 +75,22 @@ class Engine:
             ContractMismatch: No metadata, or at odds with the graph or the file's name.
             ProviderUnavailable: ``cuda`` or ``tensorrt`` was asked for and is not to be had.
         """
+        before = identity(path)
         sha256 = verified_digest(path)
-        opened = open_session(path, options, options.threads or 1)
+        engine = cls._open(path, sha256, options, options.threads or 1)
+        cpus = options.cpus or available_cpus()
+        if options.threads is None and engine.active == "cpu" and cpus > 1 and not engine._is_light():
+            engine = cls._open(path, sha256, options, cpus)
+        if identity(path) != before:  # else the checksum would be that of another file
+            raise InvalidFile(f"{path}: was changed while it was being loaded")
+        return engine
+
+    @classmethod
+    def _open(cls, path: Path, sha256: str, options: EngineOptions, threads: int) -> Engine:
+        opened = open_session(path, options, threads)
         metadata = parse_metadata(opened.runtime.get_modelmeta().custom_metadata_map, path)
         check_contract(opened.runtime, metadata, path)
-        engine = cls(opened, path=path, metadata=metadata, sha256=sha256, options=options)
-        cpus = options.cpus or available_cpus()
-        if options.threads is None and opened.kind == "cpu" and cpus > 1 and not engine._is_light():
-            opened = open_session(path, options, cpus)
-            engine = cls(opened, path=path, metadata=metadata, sha256=sha256, options=options)
-        return engine
+        return cls(opened, path=path, metadata=metadata, sha256=sha256, options=options)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

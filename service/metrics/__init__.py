@@ -1,4 +1,11 @@
-"""What an operator can see: every metric family of the service, with its names and buckets in one place.
+"""What an operator can see.
+
+::
+
+    families     names, labels and buckets: the one place where they stand
+    recording    what the other rooms call; read and rendered when a scrape comes
+    series       counters and histograms whose hot path is one addition
+    summing      the metrics of several workers as one
 
 `Metrics` is one application's families, in a registry of its own. All of it is written and read on the event
 loop's thread, so a count is a plain addition without a lock; the text is rendered by prometheus-client.
@@ -10,12 +17,10 @@ from service.metrics.families import (
     DURATION_BUCKETS_S,
     MAX_LABELS,
     OTHER_LABEL,
-    Metrics,
-    ModelMetrics,
-    QueueStatus,
     Stage,
-    render,
+    metrics_reference,
 )
+from service.metrics.recording import Metrics, ModelMetrics, QueueStatus, render
 from service.metrics.summing import Snapshot, lasting, registry_of, snapshot, total
 from service.metrics.triton import triton_names
 
@@ -31,6 +36,7 @@ __all__ = [
     "Snapshot",
     "Stage",
     "lasting",
+    "metrics_reference",
     "registry_of",
     "render",
     "snapshot",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -93,11 +93,18 @@ S = TypeVar("S", Counter, Gauge, Histogram)
 class _Family(Generic[S]):
     """One metric name and its series by label values."""
 
+    kind: ClassVar[str]
+
     def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
         self.name = name
         self.documentation = documentation
         self.label_names = tuple(labels)
         self._series: dict[tuple[str, ...], S] = {}
+
+    @property
+    def exposed_name(self) -> str:
+        """The name as Prometheus sees it."""
+        return self.name
 
     def _make(self) -> S:
         raise NotImplementedError
@@ -126,6 +133,13 @@ class _Family(Generic[S]):
 class CounterFamily(_Family[Counter]):
     """A ``_total``."""
 
+    kind = "counter"
+
+    @property
+    def exposed_name(self) -> str:
+        """The name as Prometheus sees it."""
+        return f"{self.name}_total"
+
     def _make(self) -> Counter:
         return Counter()
 
@@ -140,6 +154,8 @@ class CounterFamily(_Family[Counter]):
 class GaugeFamily(_Family[Gauge]):
     """A value of the moment."""
 
+    kind = "gauge"
+
     def _make(self) -> Gauge:
         return Gauge()
 
@@ -153,6 +169,8 @@ class GaugeFamily(_Family[Gauge]):
 
 class HistogramFamily(_Family[Histogram]):
     """Observations by bucket."""
+
+    kind = "histogram"
 
     def __init__(
         self, name: str, documentation: str, labels: Sequence[str] = (), *, buckets: Sequence[float]

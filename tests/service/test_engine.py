@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,3 +246,18 @@ def test_a_heavy_model_runs_on_all_the_cpus_there_are(
 
 def test_threads_that_were_asked_for_are_taken(tmp_path: Path) -> None:
     assert Engine.load(write_model(tmp_path), EngineOptions(provider=Provider.CPU, threads=3)).threads == 3
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_model(tmp_path)
+    original = sessions.open_session
+
+    def swapping(*arguments: Any) -> sessions.OpenSession:
+        write_model(tmp_path, model=TinyModel.make(seed=7))
+        return original(*arguments)
+
+    monkeypatch.setattr("service.engine.engine.open_session", swapping)
+    with pytest.raises(InvalidFile, match="was changed"):
+        Engine.load(path, OPTIONS)

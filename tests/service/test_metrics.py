@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,14 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from service.errors import Reason, ReloadResult
-from service.metrics import BATCH_SIZE_BUCKETS, DURATION_BUCKETS_S, MAX_LABELS, OTHER_LABEL, Metrics
+from service.metrics import (
+    BATCH_SIZE_BUCKETS,
+    DURATION_BUCKETS_S,
+    MAX_LABELS,
+    OTHER_LABEL,
+    Metrics,
+    metrics_reference,
+)
 from service.metrics.series import CounterFamily, Histogram
 from tests.service.fakes import until
 
@@ -191,7 +199,7 @@ def test_the_queue_and_readiness_are_read_when_scraped() -> None:
 
 
 async def test_the_lag_of_the_event_loop_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.metrics.families._LAG_INTERVAL_S", 0.001)
+    monkeypatch.setattr("service.metrics.recording.LAG_INTERVAL_S", 0.001)
     metrics = make()
     stop = metrics.watch_event_loop()
     await until(lambda: bool(value(metrics, "foldserve_event_loop_lag_seconds_count")))
@@ -231,3 +239,18 @@ def test_labels_are_given_in_full() -> None:
         family.labels("box")
     family.remove(colour="red")
     assert not list(family.items())
+
+
+def test_reference_is_current() -> None:
+    reference = Path(__file__).parents[2] / "docs" / "metrics.md"
+    assert reference.read_text() == metrics_reference(), "write it anew: python -m service metrics"
+
+
+def test_every_metric_that_is_shown_is_in_the_reference() -> None:
+    metrics = make()
+    metrics.watch_queue("m", Queue())
+    metrics.for_model("m", "1", ("a",)).batch_finished(batch((1.0,)))
+    reference = metrics_reference()
+    for family in parse_plain(metrics.render()[0].decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"| `{name}` | {family.type} |" in reference

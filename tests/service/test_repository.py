@@ -50,6 +50,7 @@ REJECTIONS: dict[Fault, type[ModelRejected]] = {
     "undecodable_selftest": SelfTestFailed,
     "no_tolerance": SelfTestFailed,
     "unknown_operator": LoadFailed,
+    "outside_weights": LoadFailed,
 }
 
 

@@ -1,0 +1,250 @@
+"""Recording: what the other rooms call, and how it becomes an exposition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
+from prometheus_client.registry import Collector
+
+from service.errors import Reason, ReloadResult
+from service.metrics.families import LAG_INTERVAL_S, MAX_LABELS, OTHER_LABEL, Families, Stage
+
+
+class QueueStatus(Protocol):
+    """What is read of a batcher when a scrape comes."""
+
+    @property
+    def depth(self) -> int:
+        """Instances waiting for a batch."""
+
+    @property
+    def capacity(self) -> int:
+        """Most instances admitted and unanswered."""
+
+    @property
+    def predicted_wait_s(self) -> float:
+        """Seconds until the inference of an instance admitted now would begin."""
+
+    @property
+    def queue_age_s(self) -> float:
+        """Seconds the oldest waiting instance has waited."""
+
+
+class AnsweredBatch(Protocol):
+    """What is read of a batch that ran."""
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """float32 [N, K]."""
+
+    @property
+    def queue_s(self) -> list[float]:
+        """Seconds each member waited."""
+
+    @property
+    def inference_s(self) -> float:
+        """Seconds with the engine."""
+
+
+class Metrics(Families, Collector):
+    """The metrics of one application, in a registry of its own."""
+
+    def __init__(self, *, version: str, commit: str | None = None) -> None:
+        super().__init__()
+        self.registry = CollectorRegistry()
+        self.build_info.labels(version, commit or "unknown").set(1)
+        self.inflight_requests = self.inflight.labels()
+        self._queues: dict[str, QueueStatus] = {}
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._is_ready: Callable[[], bool] = lambda: False
+        self.registry.register(self)
+
+    def for_model(
+        self, name: str, version: str, labels: Sequence[str] = (), threshold: float | None = None
+    ) -> ModelMetrics:
+        """The cached series of one model version.
+
+        Args:
+            name: Model.
+            version: Of it.
+            labels: Its label names, in the order of its outputs.
+            threshold: For multilabel models, the probability from which on a label is predicted;
+                None: the most probable one is.
+        """
+        key = (name, version)
+        if key not in self._models:
+            self._models[key] = ModelMetrics(self, name, version, labels, threshold)
+        return self._models[key]
+
+    def request_finished(self, route: str, method: str, code: str, seconds: float) -> None:
+        """A request was answered; ``route`` is the template, never the path."""
+        self.requests.labels(route, method, code).inc()
+        self.request_duration.labels(route).observe(seconds)
+
+    def request_rejected(self, reason: Reason) -> None:
+        """A request, or one of its images, was answered with an error."""
+        self.rejected.labels(reason.value).inc()
+
+    def instances_cancelled(self, stage: Stage, n: int = 1) -> None:
+        """The client of n images left while they were in this stage."""
+        self.cancelled.labels(stage).inc(n)
+
+    def model_loaded(
+        self,
+        name: str,
+        version: str,
+        *,
+        precision: str,
+        sha256: str,
+        requested_provider: str,
+        active_provider: str,
+        selftest_max_abs_error: float,
+    ) -> None:
+        """This version of the model serves from now on."""
+        for family in (self.model_info, self.execution_provider_info, self.selftest_error):
+            family.remove(model=name)
+        self.model_info.labels(name, version, precision, sha256).set(1)
+        self.execution_provider_info.labels(name, requested_provider, active_provider).set(1)
+        self.selftest_error.labels(name, version).set(selftest_max_abs_error)
+
+    def load_finished(self, name: str, result: ReloadResult, seconds: float) -> None:
+        """An attempt at loading a version of the model ended."""
+        self.reloads.labels(name, result.value).inc()
+        self.load_duration.labels(name).observe(seconds)
+
+    def watch_queue(self, model: str, queue: QueueStatus) -> None:
+        """Read this queue's state at every scrape, in place of the model's earlier one."""
+        self._queues[model] = queue
+
+    def watch_ready(self, is_ready: Callable[[], bool]) -> None:
+        """Ask this at every scrape whether the process can predict."""
+        self._is_ready = is_ready
+
+    def watch_event_loop(self) -> Callable[[], None]:
+        """Measure from now on how late the running loop is; the result stops it."""
+        return _LagTimer(self).stop
+
+    def render(self, *, openmetrics: bool = False) -> tuple[bytes, str]:
+        """The whole exposition and its content type."""
+        return render(self.registry, openmetrics=openmetrics)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, for the registry."""
+        self._read()
+        return (family.collect() for family in self)
+
+    def _read(self) -> None:
+        """Bring what is read rather than counted up to date."""
+        self.ready.labels().set(float(self._is_ready()))
+        for name, queue in self._queues.items():
+            self.queue_depth.labels(name).set(queue.depth)
+            self.queue_capacity.labels(name).set(queue.capacity)
+            self.predicted_wait.labels(name).set(queue.predicted_wait_s)
+            self.queue_age.labels(name).set(queue.queue_age_s)
+        for (name, version), model in self._models.items():
+            for label, count in model.predictions():
+                self.predictions.labels(name, version, label).value = count
+
+
+def render(registry: CollectorRegistry, *, openmetrics: bool = False) -> tuple[bytes, str]:
+    """A registry's exposition and its content type."""
+    if openmetrics:
+        text: bytes = openmetrics_exposition.generate_latest(registry)  # type: ignore[no-untyped-call]  # prometheus_client does not annotate it
+        return text, openmetrics_exposition.CONTENT_TYPE_LATEST
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class ModelMetrics:
+    """The series of one model version, found once. It is the observer of that version's batcher."""
+
+    def __init__(
+        self, metrics: Metrics, name: str, version: str, labels: Sequence[str], threshold: float | None
+    ) -> None:
+        self._metrics = metrics
+        self._images = metrics.images
+        self._key = (name, version)
+        self._labels = tuple(labels)
+        self._threshold = threshold
+        self._counts = np.zeros(len(labels), np.int64)
+        stages: tuple[Stage, ...] = ("receive", "decode", "queue", "inference", "serialize")
+        self.stages = {stage: metrics.stage_duration.labels(name, version, stage) for stage in stages}
+        self._predicted = metrics.images.labels(name, version, "predicted")
+        self._batch_size = metrics.batch_size.labels(name, version)
+        self._batches = metrics.batches.labels(name, version)
+        self._confidence = metrics.confidence.labels(name, version)
+
+    def observe_stage(self, stage: Stage, seconds: float) -> None:
+        """One image (for receive and serialize: one request) spent so long in this stage."""
+        self.stages[stage].observe(seconds)
+
+    def image_rejected(self, reason: Reason, n: int = 1) -> None:
+        """n images got this error instead of a prediction."""
+        self._images.labels(*self._key, reason.value).inc(n)
+
+    def batch_finished(self, batch: AnsweredBatch) -> None:
+        """A batch was answered."""
+        size = len(batch.queue_s)
+        self._predicted.inc(size)
+        self._batches.inc()
+        self._batch_size.observe(size)
+        self.stages["queue"].observe_all(batch.queue_s)
+        self.stages["inference"].observe_times(batch.inference_s, size)
+        self._confidence.observe_all(batch.probabilities.max(axis=1).tolist())
+        self._count_labels(batch.probabilities)
+
+    def batch_failed(self, size: int) -> None:
+        """The engine raised for a batch of so many instances, or stopped under it."""
+        self._batches.inc()
+        self._batch_size.observe(size)
+        self.image_rejected(Reason.INFERENCE_FAILED, size)
+
+    def instances_cancelled(self, stage: Stage, n: int) -> None:
+        """The clients of n images left."""
+        self._metrics.instances_cancelled(stage, n)
+        self._images.labels(*self._key, "cancelled").inc(n)
+
+    def instances_expired(self, n: int) -> None:
+        """n images were dropped because their deadline had passed."""
+        self.image_rejected(Reason.DEADLINE_EXCEEDED, n)
+
+    def predictions(self) -> Iterator[tuple[str, int]]:
+        """(label, how often it was predicted)."""
+        counts = self._counts.tolist()
+        yield from zip(self._labels[:MAX_LABELS], counts, strict=False)
+        if len(counts) > MAX_LABELS:
+            yield OTHER_LABEL, sum(counts[MAX_LABELS:])
+
+    def _count_labels(self, probabilities: NDArray[np.float32]) -> None:
+        if self._threshold is not None:
+            self._counts += (probabilities >= self._threshold).sum(axis=0)
+        elif self._labels:
+            self._counts += np.bincount(probabilities.argmax(axis=1), minlength=len(self._counts))
+
+
+class _LagTimer:
+    """A timer that measures how late it was called."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._lag = metrics.event_loop_lag.labels()
+        self._loop = asyncio.get_running_loop()
+        self._arm()
+
+    def _arm(self) -> None:
+        self._due = self._loop.time() + LAG_INTERVAL_S
+        self._handle = self._loop.call_at(self._due, self._fire)
+
+    def _fire(self) -> None:
+        self._lag.observe(max(0.0, self._loop.time() - self._due))
+        self._arm()
+
+    def stop(self) -> None:
+        """Measure no more."""
+        self._handle.cancel()
