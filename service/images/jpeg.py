@@ -36,6 +36,7 @@ _SOS, _EOI, _APP0, _APP1, _APP14 = 0xDA, 0xD9, 0xE0, 0xE1, 0xEE
 # SOF0…SOF15 with DHT and DAC among them, DQT, DRI, and Adobe's colour transform.
 _SAY_IN_PIXELS: Final = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD, _APP14}) - {0xC8}
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+_NO_MARKER: Final = (0x00, 0xFF)
 _JFIF: Final = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _SEQUENTIAL_BAND: Final = b"\x00\x3f\x00"
 
@@ -46,6 +47,9 @@ _MAX_SCANS: Final = 100
 _MAX_SCANNED_PIXELS: Final = 600_000_000
 # More headers than any camera writes, few enough to walk quickly.
 _MAX_SEGMENTS: Final = 4_096
+
+# Up to here searching the bytes is quicker than walking the segments.
+_SHORT_BYTES: Final = 8_192
 
 _MARKER: Final = re.compile(rb"\xff+([\x01-\xfe])")
 
@@ -58,7 +62,7 @@ def size(data: bytes) -> tuple[int, int]:
 
 def orientation(data: bytes) -> int:
     """EXIF orientation, 1 to 8; 1 where there is none."""
-    if b"Exif\x00\x00" not in data:
+    if len(data) <= _SHORT_BYTES and b"Exif\x00\x00" not in data:
         return 1
     for marker, start, end in _segments(data):
         if marker == _APP1 and data.startswith(b"Exif\x00\x00", start + 4):
@@ -72,14 +76,14 @@ def read(data: bytes, gray: bool, reduction: int = 1) -> NDArray[np.uint8]:
     Args:
         data: The file.
         gray: One channel is wanted (the luma that the file stores, without going through RGB).
-        reduction: 1, 2, 4 or 8: decode to 1/reduction of the size, rounded up. The inverse DCT does
-            it, by averaging exactly the pixels it does not compute.
+        reduction: 1, 2, 4 or 8: decode to 1/reduction of the size, rounded up. The inverse DCT computes
+            the small picture directly, so most of the work is never done.
 
     Raises:
         UndecodableImage: Damage, or a kind of JPEG that libjpeg-turbo does not read.
     """
     height, width, space = _header(data)
-    scans = data.count(b"\xff\xda")
+    scans = _count_scans(data)
     if scans > _USUAL_SCANS and scans > min(_MAX_SCANS, _MAX_SCANNED_PIXELS // (width * height)):
         raise UndecodableImage(f"JPEG: {scans} scans of {width}x{height} pixels")
     if space in ("CMYK", "YCCK"):
@@ -94,6 +98,24 @@ def _header(data: bytes) -> tuple[int, int, str]:
     except Exception as exc:  # ValueError with libjpeg's words, but KeyError for some broken headers
         raise UndecodableImage(f"JPEG: unreadable header: {exc}") from exc
     return height, width, space
+
+
+def _count_scans(data: bytes) -> int:
+    """At least as many as libjpeg will read."""
+    if len(data) > _SHORT_BYTES and _has_one_scan(data):
+        return 1
+    return data.count(b"\xff\xda")
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether the first scan of a sequential picture has all its components: libjpeg takes no second."""
+    components = None
+    for marker, start, _ in _segments(data):
+        if marker in _SOF_SEQUENTIAL:
+            components = data[start + 9 : start + 10]
+        elif marker == _SOS:
+            return data[start + 4 : start + 5] == components
+    return False
 
 
 def _strictly(data: bytes, space: str, width: int, height: int, reduction: int) -> NDArray[np.uint8]:
@@ -127,19 +149,22 @@ def _from_cmyk(inks: NDArray[np.uint8], data: bytes, gray: bool) -> NDArray[np.u
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of each header segment up to and with the first SOS."""
-    position = 2
+    start = 2
     for _ in range(_MAX_SEGMENTS):
-        match = _MARKER.search(data, position)
-        if match is None:
-            return
-        marker, start = match[1][0], match.end() - 2
+        marker = data[start + 1] if data[start : start + 1] == b"\xff" and start + 1 < len(data) else 0xFF
+        if marker in _NO_MARKER:  # fill bytes, or bytes between segments
+            match = _MARKER.search(data, start)
+            if match is None:
+                return
+            marker, start = match[1][0], match.end() - 2
         if marker in _STANDALONE:
-            position = start + 2
+            start += 2
             continue
-        position = start + 2 + int.from_bytes(data[start + 2 : start + 4])
-        yield marker, start, position
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        yield marker, start, end
         if marker in (_SOS, _EOI):
             return
+        start = end
 
 
 def _tidied(data: bytes) -> bytes:

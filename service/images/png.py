@@ -60,8 +60,6 @@ _LAYOUTS: Final = {
 }
 # Reads the low byte where the layout above reads the high one.
 _LOW_BYTES: Final = {_GRAY: "L;16", _RGB: "RGB;16L"}
-
-
 _CHANNELS: Final = {_GRAY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
 # First column, first row, column step and row step of each pass.
 _ADAM7: Final = (

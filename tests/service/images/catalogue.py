@@ -19,7 +19,7 @@ def _accepted() -> Iterator[str]:
     kinds: dict[str, dict[str, None]] = {}
     for specimen in specimens():
         kind = specimen.name.removeprefix(specimen.format).strip("-").replace("-", " ") or "plain"
-        plain_kind = re.sub(r"(orientation|filter|sampling) \d", r"every \1", kind)
+        plain_kind = re.sub(r"(long orientation|orientation|filter|sampling) \d", r"every \1", kind)
         kinds.setdefault(specimen.format, {})[plain_kind] = None
     yield f"{len(specimens())} pictures of these kinds are decoded to the pixels they were made from:"
     yield from ("", "| format | kinds |", "| --- | --- |")

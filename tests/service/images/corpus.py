@@ -173,7 +173,15 @@ def _jpegs() -> Iterator[Specimen]:
     inks = np.ascontiguousarray(255 - np.asarray(picture.convert("CMYK")))
     ycck = simplejpeg.encode_jpeg(inks, quality=98, colorspace="CMYK", colorsubsampling="444")
     yield Specimen("jpeg-ycck", ycck, rgb, 12)
+    big = colours(300, 400)
+    noisy = big ^ np.random.default_rng(5).integers(0, 8, big.shape, dtype=np.uint8)
+    for orientation in (1, 6):
+        stored = Image.fromarray(turned(noisy, orientation))
+        data = saved(stored, "JPEG", quality=97, subsampling=0, exif=encoders.exif(orientation))
+        yield Specimen(f"jpeg-long-orientation-{orientation}", data, noisy, 14)
     app = b"\xff\xe5\x00\x06odd!" + b"\xff\xfe\x00\x07hello"
+    fill_bytes = encoders.jpeg_insert(baseline, 0xDB, b"\xff\xff\xff")
+    yield Specimen("jpeg-fill-bytes", fill_bytes, rgb, 10)
     yield Specimen("jpeg-with-metadata", encoders.jpeg_insert(baseline, 0xDB, app), rgb, 10)
     yield Specimen("jpeg-with-a-tail", baseline + b"\x00\x00\x00something after the end", rgb, 10)
     # Harmless disorder, each of which makes libjpeg warn.
@@ -190,6 +198,9 @@ def _tiffs() -> Iterator[Specimen]:
     picture = Image.fromarray(rgb)
     for compression in ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate"):
         yield Specimen(f"tiff-rgb-{compression}", saved(picture, "TIFF", compression=compression), rgb)
+    photo = colours(40, 56)
+    data = saved(Image.fromarray(photo), "TIFF", compression="jpeg", quality=95)
+    yield Specimen("tiff-rgb-jpeg", data, photo, 10)
     yield Specimen("tiff-rgb-big", saved(picture, "TIFF", big_tiff=True), rgb)
     yield Specimen("tiff-gray", saved(Image.fromarray(gray), "TIFF"), _as_rgb(gray))
     black_white = np.where(gray > 99, 255, 0).astype(np.uint8)

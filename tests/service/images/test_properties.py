@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,12 @@ def test_a_solid_colour_stays_solid(
     outside = wanted.fill if wanted.resize is Resize.LETTERBOX else shown
     assert ((pixels == shown).all(axis=2) | (pixels == outside).all(axis=2)).all()
     assert (pixels == shown).all(axis=2).any()
+
+
+def test_decoding_in_many_threads_gives_the_same_pixels() -> None:
+    wanted = contract(20, 30)
+    files = [specimen.data for specimen in specimens()] * 3
+    alone = [decode(data, wanted).tobytes() for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        together = [pixels.tobytes() for pixels in pool.map(lambda data: decode(data, wanted), files)]
+    assert together == alone

@@ -37,6 +37,22 @@ def test_damage_is_refused_and_named(damage: Damage) -> None:
     refused(damage.data, UndecodableImage, damage.detail)
 
 
+PNGS = [s for s in specimens() if s.format == "png" and s.name not in ("png-animated", "png-rgb-tiny-chunks")]
+
+
+@pytest.mark.parametrize("specimen", PNGS, ids=lambda specimen: specimen.name)
+def test_a_png_without_its_last_row_is_refused(specimen: Specimen) -> None:
+    """Its checksums are right and its compressed data is complete: only the rows can be counted."""
+    data = specimen.data
+    start = data.index(b"IDAT") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4])
+    rows = zlib.decompress(data[start + 8 : end - 4])
+    height = int.from_bytes(data[20:24])
+    for missing in (1, len(rows) // height):
+        short = chunk(b"IDAT", zlib.compress(rows[:-missing]))
+        refused(data[:start] + short + data[end:], UndecodableImage, "corrupt pixels: ")
+
+
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_a_format_that_is_switched_off_is_refused_by_name(name: str) -> None:
     data = next(specimen.data for specimen in specimens() if specimen.format == name)
