@@ -32,11 +32,18 @@ _FLAT = 0.05
 
 
 class CostModel:
-    """The learnt line. Before the first batch it predicts 0: nothing is refused on a guess."""
+    """The learnt line. Before the first batch it predicts 0: nothing is refused on a guess.
 
-    __slots__ = ("_n", "_nn", "_nt", "_t", "_weight", "overhead_s", "per_instance_s")
+    Attributes:
+        overhead_s: a.
+        per_instance_s: b.
+        best_s: The shortest batch that was ever measured; noise only adds, so this much is certain.
+    """
+
+    __slots__ = ("_n", "_nn", "_nt", "_t", "_weight", "best_s", "overhead_s", "per_instance_s")
 
     def __init__(self) -> None:
+        self.best_s = 0.0
         self.overhead_s = 0.0
         self.per_instance_s = 0.0
         # Weighted sums: of 1, n, n², time, n · time.
@@ -64,6 +71,7 @@ class CostModel:
 
     def learn(self, n: int, seconds: float) -> None:
         """Take in one measured batch of n instances."""
+        self.best_s = min(self.best_s, seconds) if self._weight else seconds
         if self._weight:
             seconds = min(seconds, _OUTLIER * self.predict_s(n))
         self._weight = _FORGETTING * self._weight + 1.0

@@ -131,8 +131,10 @@ class BatchQueue(Generic[T]):
         if self.in_use + n > self.max_queue_size:
             raise self._full(n, now)
         answer_at = now + self.drain_s(n, now)
-        # On an idle engine a prediction refuses nobody: trying is how a wrong one is corrected.
-        if deadline <= now or (self.in_use and answer_at + self.lateness.margin_s > deadline):
+        # An idle engine refuses what is certain to be late, not what is predicted to be: trying is how a
+        # wrong prediction is corrected.
+        certain_at = answer_at + self.lateness.margin_s if self.in_use else now + self.cost.best_s
+        if deadline <= now or certain_at > deadline:
             raise self._too_late(n, deadline, now)
         if not self.decoding:
             self.pace.resume(now)
@@ -164,9 +166,9 @@ class BatchQueue(Generic[T]):
         if line and self.max_queue_delay_s and self._should_linger(formed, now):
             return formed
         batch, limit = formed.batch, self.batch_limit
-        # Who cannot be answered in time any more is not run; but the first is tried while its deadline
-        # has not passed, or a wrong prediction would never be corrected.
-        doomed_at = now
+        # Who cannot be answered in time any more is not run. For the first that must be certain, or a
+        # wrong prediction would never be corrected.
+        doomed_at = now + self.cost.best_s
         while line and len(batch) < limit:
             instance, _ = line.popitem(last=False)
             if instance.is_abandoned:

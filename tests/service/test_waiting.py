@@ -109,10 +109,21 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 
 def test_an_idle_engine_refuses_nobody_on_a_prediction() -> None:
     queue = make()
-    queue.cost.learn(1, 60.0)
+    for seconds in (0.5, *[60.0] * 500):
+        queue.cost.learn(1, seconds)
+    assert queue.cost.predict_s(1) > 30
     queue.admit(1, 1.0, 0.0)
     with pytest.raises(Overloaded):
         queue.admit(1, 1.0, 0.0)
+
+
+def test_an_idle_engine_refuses_what_it_was_never_fast_enough_for() -> None:
+    queue = make()
+    queue.cost.learn(1, 0.5)
+    with pytest.raises(Overloaded) as refusal:
+        queue.admit(1, 0.4, 0.0)
+    assert refusal.value.retry_after_s == pytest.approx(0.5)
+    queue.admit(1, 0.6, 0.0)
 
 
 def test_what_is_running_counts_as_long_as_it_should_take() -> None:
@@ -186,11 +197,15 @@ def test_who_cannot_be_answered_in_time_any_more_is_not_run() -> None:
     assert [instance.deadline for instance in formed.expired] == [10.5]
 
 
-def test_the_first_is_tried_while_its_deadline_has_not_passed() -> None:
+def test_the_first_is_tried_unless_it_is_certain_to_be_late() -> None:
     queue = make()
-    queue.cost.learn(1, 60.0)
+    for seconds in (0.4, *[60.0] * 500):
+        queue.cost.learn(1, seconds)
     enqueue(queue, Instance(deadline=10.5))
     assert len(queue.form(10.0).batch) == 1
+    queue.settle(1)
+    enqueue(queue, Instance(deadline=11.0))
+    assert len(queue.form(10.7).expired) == 1
 
 
 def test_predictions_that_were_exceeded_before_get_a_margin() -> None:
