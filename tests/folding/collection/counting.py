@@ -13,6 +13,7 @@ varies along one axis or two is read from its numbers: a shift spread out over t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -211,7 +212,7 @@ def _kind(node: fx.Node, reading: Reading) -> str | None:
     name = _name(node)
     if name in _TURNING:
         return "sign"
-    if name in _SAME_VALUE:
+    if name in _SAME_VALUE or _reads_normalised(node):
         return "same"
     if name in _NORMALISING:
         return "affine" if _is_constant_map(node, reading) else None
@@ -221,6 +222,12 @@ def _kind(node: fx.Node, reading: Reading) -> str | None:
     if name in _ADDING or name in _MULTIPLYING:
         return _arithmetic(node, name, reading)
     return "affine" if name in _HEAVY and _is_disguised(node, reading) else None
+
+
+def _reads_normalised(node: fx.Node) -> bool:
+    """Whether the node is the image out of what a decomposed BatchNorm gives."""
+    source = node.args[0] if node.target is operator.getitem else None
+    return isinstance(source, fx.Node) and _name(source) in _NORMALISING
 
 
 def _is_constant_map(node: fx.Node, reading: Reading) -> bool:

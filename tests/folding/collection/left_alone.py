@@ -27,7 +27,7 @@ def untracked_instance_norm() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.GELU())
 
 
-@network(fewest=0, why=NOTHING_TO_FOLD)
+@network(fewest=1, why="its own α·mean(x²) + k stands between a square and a power, which let nothing pass")
 def local_response_norm() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.LocalResponseNorm(3), nn.Conv2d(8, 4, 1))
 

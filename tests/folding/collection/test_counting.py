@@ -85,7 +85,7 @@ def test_a_depthwise_1x1_conv_is_an_affine_map() -> None:
 
 def test_decomposing_a_program_does_not_change_its_count() -> None:
     model = nn.Sequential(
-        nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.BatchNorm2d(4)
+        nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
     ).eval()
     program = exported(model, (torch.randn(2, 4, 5, 5),), None)
     with quiet():
