@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import warnings
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import torch
-from rich.progress import track
-
-from benchmarks.folding.comparison import Result, compare
+from benchmarks.folding.measuring import measure
 from benchmarks.folding.table import page
-from tests.folding.collection import COLLECTION, Network
-
-
-def _compare(name: str) -> list[Result]:
-    warnings.simplefilter("ignore")  # the tools' own, of each other
-    torch.set_num_threads(1)
-    return compare(COLLECTION[name])
-
-
-def measure(networks: Sequence[Network], processes: int) -> list[Result]:
-    """All results; a tool that kills its process ends the run, which says which network it was."""
-    names = [network.name for network in networks]
-    with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(_compare, names)
-        return [result for group in track(results, "networks", len(names)) for result in group]
+from tests.folding.collection import COLLECTION
 
 
 def main() -> None:

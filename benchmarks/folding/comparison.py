@@ -5,13 +5,14 @@
     reached   the fewest affine maps are left, and the numbers are right
     short     the numbers are right, more maps are left than need be
     wrong     the numbers are wrong and the tool said nothing
-    failed    the tool, or the exporter before it, raised
+    failed    the tool, or the exporter before it, raised or brought its process down
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.folding import onnx_counting
-from benchmarks.folding.tools import ALL_TOOLS, EXPORTER, ONNX_TOOLS, TORCH_TOOLS, Tool, to_onnx
+from benchmarks.folding.tools import Tool, to_onnx
 from tests.folding.collection import Network
 from tests.folding.collection.counting import census
 from tests.folding.collection.judging import exported, outputs_of, quiet, relative_error
@@ -44,10 +45,16 @@ class Result:
     message: str = ""
 
 
-def compare(network: Network) -> list[Result]:
-    """All tools on one network, in the order of `ALL_TOOLS`."""
-    results = {**_on_onnx(network), **{tool.name: _on_torch(network, tool) for tool in TORCH_TOOLS}}
-    return [results[tool.name] for tool in ALL_TOOLS]
+def compare(network: Network, tool: Tool) -> Result:
+    """What ``tool`` makes of ``network``."""
+    return _guarded(
+        tool, network, lambda: _on_torch(network, tool) if tool.on_torch else _on_onnx(network, tool)
+    )
+
+
+def crashed(network: Network, tool: Tool) -> Result:
+    """The result of a tool whose process is gone."""
+    return Result(tool.name, network.name, "failed", None, None, "its process crashed")
 
 
 def _guarded(tool: Tool, network: Network, run: Callable[[], tuple[int, float]]) -> Result:
@@ -60,56 +67,37 @@ def _guarded(tool: Tool, network: Network, run: Callable[[], tuple[int, float]])
     return Result(tool.name, network.name, outcome, left, error)
 
 
-def _on_torch(network: Network, tool: Tool) -> Result:
-    """In float64, on the program."""
-
-    def run() -> tuple[int, float]:
-        sample = network.build(torch.float64)
-        if tool.on_torch is None:
-            raise TypeError(f"{tool.name} does not work on torch")
-        program = tool.on_torch(*sample)
-        with quiet():
-            folded = program.module()
-        reference = network.build(torch.float64).model
-        errors = [
-            relative_error(outputs_of(folded, probe), outputs_of(reference, probe))
-            for probe in network.probes(torch.float64)
-        ]
-        return census(program, sample.inputs).affine_maps, max(errors)
-
-    return _guarded(tool, network, run)
+def _on_torch(network: Network, tool: Tool) -> tuple[int, float]:
+    """Maps left and the largest error, in float64, on the program."""
+    sample = network.build(torch.float64)
+    if tool.on_torch is None:
+        raise TypeError(f"{tool.name} does not work on torch")
+    program = tool.on_torch(*sample)
+    with quiet():
+        folded = program.module()
+    reference = network.build(torch.float64).model
+    errors = [
+        relative_error(outputs_of(folded, probe), outputs_of(reference, probe))
+        for probe in network.probes(torch.float64)
+    ]
+    return census(program, sample.inputs).affine_maps, max(errors)
 
 
-def _on_onnx(network: Network) -> dict[str, Result]:
-    """In float32, on the graph that the exporter writes without its own optimiser."""
-    try:
-        plain = to_onnx(network.build(torch.float32), optimize=False)
-        extra = _written_by_the_exporter(network, plain)
-    except Exception as exc:  # without a graph there is nothing to work on
-        message = f"not exported: {type(exc).__name__}: {exc}"[:200]
-        tools = (EXPORTER, *ONNX_TOOLS)
-        return {t.name: Result(t.name, network.name, "failed", None, None, message) for t in tools}
-    passes: dict[Tool, Callable[[], onnx.ModelProto]] = {
-        EXPORTER: lambda: to_onnx(network.build(torch.float32), optimize=True)
-    }
-    for tool in ONNX_TOOLS:
-        if tool.on_onnx is not None:
-            passes[tool] = _applied(tool.on_onnx, plain)
-    return {
-        tool.name: _guarded(tool, network, lambda make=make: _examined(network, make(), extra))  # type: ignore[misc]
-        for tool, make in passes.items()
-    }
+def _on_onnx(network: Network, tool: Tool) -> tuple[int, float]:
+    """Maps left and the largest error, in float32, on the graph that the exporter writes."""
+    plain, extra = _plain(network)
+    if tool.on_onnx is None:
+        return _examined(network, to_onnx(network.build(torch.float32), optimize=True), extra)
+    copied = onnx.ModelProto()
+    copied.CopyFrom(plain)
+    return _examined(network, tool.on_onnx(copied), extra)
 
 
-def _applied(
-    rewrite: Callable[[onnx.ModelProto], onnx.ModelProto], plain: onnx.ModelProto
-) -> Callable[[], onnx.ModelProto]:
-    def make() -> onnx.ModelProto:
-        copied = onnx.ModelProto()
-        copied.CopyFrom(plain)
-        return rewrite(copied)
-
-    return make
+@lru_cache(maxsize=1)
+def _plain(network: Network) -> tuple[onnx.ModelProto, int]:
+    """The graph without the exporter's own optimiser, and how many maps the exporter put into it."""
+    plain = to_onnx(network.build(torch.float32), optimize=False)
+    return plain, _written_by_the_exporter(network, plain)
 
 
 def _written_by_the_exporter(network: Network, plain: onnx.ModelProto) -> int:

@@ -19,7 +19,8 @@ image and a sign are none. Tools on ONNX get the exporter's graph without its ow
 the exporter itself spells as arithmetic is not held against them. Tools on torch work in float64.
 
 *Reached*: the fewest maps are left and the numbers are right. *Short*: right, but more is left. *Wrong*: the
-numbers are off by more than 10⁻³ of the largest output and the tool said nothing. *Failed*: it raised.
+numbers are off by more than 10⁻³ of the largest output and the tool said nothing. *Failed*: it, or the
+exporter before it, raised or crashed.
 
 Made by `make bench-folding` with Python {python}.
 """
@@ -70,7 +71,7 @@ def _by_topic(networks: Sequence[Network], results: Sequence[Result]) -> str:
 def _wrong(results: Sequence[Result]) -> str:
     lines = []
     for tool in ALL_TOOLS:
-        names = [f"`{r.network}`" for r in results if r.tool == tool.name and r.outcome == "wrong"]
+        names = sorted(f"`{r.network}`" for r in results if r.tool == tool.name and r.outcome == "wrong")
         lines.append(f"- {tool.name}: {', '.join(names) if names else 'nothing'}")
     return "\n".join(lines) + "\n"
 
