@@ -152,7 +152,19 @@ class QuantizeConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """A whole run: train → calibrate → cost → fold → export → verify → publish."""
+    """A whole run: train → calibrate → cost → fold → export → verify → publish.
+
+    Attributes:
+        name: Of the model.
+        repository: Where it is published.
+        objective: Of the fold.
+        data: Which pictures.
+        model: Which network.
+        train: How it is trained.
+        quantize: Which other precisions, and at what cost.
+        calibrate_on: Folder or tar file of unlabeled pictures from where the model will be used; None: the
+            running statistics are those of the training pictures.
+    """
 
     name: str
     repository: Path = Path("models")
@@ -161,3 +173,4 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    calibrate_on: Path | None = None

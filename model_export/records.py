@@ -232,12 +232,14 @@ class CalibrationOutcome:
     """What estimating the running statistics anew brought.
 
     Attributes:
-        instances: Training pictures that they were estimated from.
+        source: Whose pictures they were estimated from.
+        instances: How many.
         before: Validation accuracy with the statistics that training left.
         after: With the new ones.
-        is_taken: Whether the new ones were kept: they are not worse.
+        is_taken: Whether the new ones were kept: they are not worse, or fit another place on purpose.
     """
 
+    source: str
     instances: int
     before: float
     after: float

@@ -72,7 +72,7 @@ _DATA_FIELDS: Final = frozenset(DataConfig.__dataclass_fields__) - {"seed"}  # `
 _MODEL_FIELDS: Final = frozenset(ModelConfig.__dataclass_fields__)
 _TRAIN_FIELDS: Final = frozenset(TrainConfig.__dataclass_fields__)
 _QUANTIZE_FIELDS: Final = frozenset(QuantizeConfig.__dataclass_fields__)
-_RUN_FIELDS: Final = frozenset({"name", "repository", "objective"})
+_RUN_FIELDS: Final = frozenset({"name", "repository", "objective", "calibrate_on"})
 
 
 def _defaults(flags: Mapping[str, Any]) -> RunConfig:

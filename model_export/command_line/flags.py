@@ -128,6 +128,12 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         "--class-weights", choices=["none", "balanced"], help="for unequal classes (default: none)"
     )
     group.add_argument(
+        "--calibrate-on",
+        type=Path,
+        metavar="DIR",
+        help="unlabeled pictures from where it will be used, for its running statistics",
+    )
+    group.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], help="auto takes CUDA where it works (default)"
     )
     group.add_argument("--mixed-precision", action="store_true", help="half precision where safe; CUDA only")

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from model_export.config import DataConfig
@@ -27,7 +29,7 @@ from model_export.data.pixels import conformed, contract_for, encode_png, measur
 from model_export.errors import InvalidConfig
 from service.artifact import InputContract
 
-__all__ = ["ImageDataset", "Split", "SplitName", "encode_png", "load_dataset", "read_labels"]
+__all__ = ["ImageDataset", "Split", "SplitName", "encode_png", "load_dataset", "load_pictures", "read_labels"]
 
 VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
@@ -59,6 +61,19 @@ def load_dataset(
             return _assembled(config, given, cifar10.LABELS, cifar10.SHAPE, *cifar10.read(archive))
         native = cifar10.SHAPE if config.dataset == "cifar10" else None
         return _decoded(config, given, native, archive, console)
+
+
+def load_pictures(
+    path: Path, contract: InputContract, *, console: Console | None = None
+) -> NDArray[np.uint8]:
+    """All pictures in a folder or tar file, without labels: uint8 [N, H, W, C].
+
+    Raises:
+        DataError: There are none, or one cannot be decoded; the message names it.
+    """
+    with Archive(find_archive(path)) as archive:
+        images, _ = imagefolder.load(archive, imagefolder.pictures_in(archive), contract, console=console)
+    return images
 
 
 def _mnist_folder(config: DataConfig, console: Console | None) -> Path:
@@ -110,10 +125,10 @@ def _decoded(
     layout = imagefolder.survey(archive)
     train, *held_back = _divided(layout, config.seed)
     train = train.take(thin(train.targets(layout.classes), config.limit, config.seed))
-    splits = [
-        imagefolder.load(archive, listing, layout.classes, contract, console=console)
-        for listing in (train, *held_back)
-    ]
+    splits = []
+    for listing in (train, *held_back):
+        images, sizes = imagefolder.load(archive, listing.names, contract, console=console)
+        splits.append(Split(images, listing.targets(layout.classes), sizes))
     return _labelled(config, given, layout.classes, contract, splits)
 
 

@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.progress import track
 
 from model_export.data.archive import Archive
-from model_export.data.dataset import Split
 from model_export.errors import DataError
 from service.artifact import InputContract
 from service.errors import RequestError
@@ -83,10 +82,7 @@ def survey(archive: Archive) -> Layout:
         DataError: No pictures, a picture outside the class folders, a single class, or a class that
             is held back but not trained on.
     """
-    names = [name for name in archive.names if name.lower().endswith(_EXTENSIONS)]
-    if not names:
-        raise DataError(f"{archive.path}: no pictures (files ending in {', '.join(_EXTENSIONS)})")
-    layout = _arranged(archive, names)
+    layout = _arranged(archive, pictures_in(archive))
     if len(layout.classes) < 2:
         raise DataError(f"{archive.path}: a single class, '{layout.classes[0]}'; nothing to tell apart")
     for listing in (layout.validation, layout.test):
@@ -98,30 +94,38 @@ def survey(archive: Archive) -> Layout:
     return layout
 
 
+def pictures_in(archive: Archive) -> tuple[str, ...]:
+    """The names of all pictures, sorted.
+
+    Raises:
+        DataError: There are none.
+    """
+    names = tuple(name for name in archive.names if name.lower().endswith(_EXTENSIONS))
+    if not names:
+        raise DataError(f"{archive.path}: no pictures (files ending in {', '.join(_EXTENSIONS)})")
+    return names
+
+
 def load(
-    archive: Archive,
-    listing: Listing,
-    labels: Sequence[str],
-    contract: InputContract,
-    *,
-    console: Console | None = None,
-) -> Split:
-    """The pictures of ``listing``, decoded as the service would.
+    archive: Archive, names: Sequence[str], contract: InputContract, *, console: Console | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The named pictures, decoded as the service would, and their sizes.
 
     Args:
         archive: Where they are.
-        listing: Which of them.
-        labels: The classes in the order of the logits.
+        names: Which of them.
         contract: How to decode.
         console: Where progress is shown; None: nowhere.
+
+    Returns:
+        uint8 [N, H, W, C], and √(width · height) of each as stored.
 
     Raises:
         DataError: A picture cannot be decoded; the message names it.
     """
-    shape = (len(listing.names), contract.height, contract.width, contract.channels)
-    images = np.empty(shape, np.uint8)
+    images = np.empty((len(names), contract.height, contract.width, contract.channels), np.uint8)
     sizes = np.empty(len(images))
-    place = {name: position for position, name in enumerate(listing.names)}
+    place = {name: position for position, name in enumerate(names)}
 
     def put(entry: tuple[str, bytes]) -> None:
         name, data = entry
@@ -133,10 +137,10 @@ def load(
             raise DataError(f"{archive.locate(name)}: {error}") from error
 
     with ThreadPoolExecutor() as pool:
-        decoded = _in_chunks(pool, put, archive.read(listing.names))
+        decoded = _in_chunks(pool, put, archive.read(names))
         for _ in track(decoded, "decoding", len(images), console=console or Console(quiet=True)):
             pass
-    return Split(images, listing.targets(labels), sizes)
+    return images, sizes
 
 
 def _in_chunks(

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import load_model, save_model
 from torch import nn
@@ -74,7 +76,8 @@ class Run:
         if self.config.train.normalization == "planned":
             self.plan()
         self.train()
-        if self.config.train.epochs > 0:  # statistics that came with their weights are not ours to change
+        # Statistics that came with their weights are not ours to change, unless that was asked for.
+        if self.config.train.epochs > 0 or self.config.calibrate_on is not None:
             self.calibrate()
         self.cost(is_detailed=False)
         self.fold()
@@ -116,16 +119,19 @@ class Run:
         return history
 
     def calibrate(self) -> CalibrationOutcome:
-        """Estimates the running statistics anew; keeps them unless the validation accuracy falls."""
+        """Estimates the running statistics anew; keeps them unless the validation accuracy falls.
+
+        Those of pictures from elsewhere are kept in any case: they need not suit the validation split.
+        """
         self.workdir.begin("calibrate")
         network = self._network()
         before = accuracy(network, self.dataset, "validation", name="trained").value
-        step = -(-len(self.dataset.train) // CALIBRATION_INSTANCES)
-        images = self.dataset.train.images[::step]
+        images, source = self._calibration_pictures()
         batches = calibration.PixelBatches(images, self.dataset.contract)
         calibration.recalibrate(network, batches, console=self.console)
         after = accuracy(network, self.dataset, "validation", name="calibrated").value
-        outcome = CalibrationOutcome(len(images), before, after, is_taken=after >= before)
+        is_taken = after >= before or self.config.calibrate_on is not None
+        outcome = CalibrationOutcome(source, len(images), before, after, is_taken)
         if outcome.is_taken:
             save_model(network, str(self.workdir / "calibrated.safetensors"))
         self.workdir.write("calibration.json", outcome)
@@ -312,6 +318,14 @@ class Run:
         outcome = PrecisionOutcome(made, found, path.stat().st_size, float_file.stat().st_size)
         summaries.print_precision(outcome, self.console)
         return outcome
+
+    def _calibration_pictures(self) -> tuple[NDArray[np.uint8], str]:
+        folder = self.config.calibrate_on
+        if folder is not None:
+            return data.load_pictures(folder, self.dataset.contract, console=self.console), str(folder)
+        train = self.dataset.train
+        step = -(-len(train) // CALIBRATION_INSTANCES)
+        return train.images[::step], f"{self.dataset.name}, train"
 
     def _facts(self) -> report.Facts:
         has_quantized = self.workdir.has("quantization.json")

@@ -29,8 +29,8 @@ def print_calibration(outcome: CalibrationOutcome, console: Console) -> None:
     """What the new running statistics brought."""
     verdict = "taken" if outcome.is_taken else "not taken"
     console.print(
-        f"running statistics estimated anew from {outcome.instances:,} pictures: validation accuracy "
-        f"{outcome.before:.2%} → {outcome.after:.2%}, {verdict}"
+        f"running statistics estimated anew from {outcome.instances:,} pictures ({outcome.source}): "
+        f"validation accuracy {outcome.before:.2%} → {outcome.after:.2%}, {verdict}"
     )
 
 
