@@ -2,43 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+Observer = Callable[[fx.Node, object], None]
+
 
 class Float64Interpreter(fx.Interpreter):
     """Runs a graph in float64, converting each weight only while it is used.
 
-    A dtype that the graph names (a cast, a constructor) is widened as well.
+    A floating dtype that the graph names (a cast, a constructor) is widened as well, so no step rounds.
+
+    Args:
+        graph_module: The graph; not modified.
+        observe: Called with each node and its value, before the value is dropped.
     """
 
+    def __init__(self, graph_module: fx.GraphModule, observe: Observer | None = None) -> None:
+        super().__init__(graph_module)
+        self._observe = observe
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The node's value, shown to the observer."""
+        value = super().run_node(n)
+        if self._observe is not None:
+            self._observe(n, value)
+        return value
+
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """The attribute, widened."""
-        return _widen(super().get_attr(target, args, kwargs))
+        """The attribute, widened; a weight that is still a formula is computed now."""
+        value = super().get_attr(target, args, kwargs)
+        return widened(value() if isinstance(value, Recipe) else value)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """The operator, with every floating dtype that it names widened."""
-        args, kwargs = pytree.tree_map(_widen_dtype, (args, kwargs))
+        if target is torch.ops.aten._assert_tensor_metadata.default:
+            return None
+        args, kwargs = pytree.tree_map(widened, (args, kwargs))
         return super().call_function(target, args, kwargs)
 
 
-def _widen(value: object) -> object:
+class Recipe(torch.nn.Module):
+    """A weight that is computed when it is needed, so that a fold never holds a second model in float64."""
+
+    def __init__(self, compute: Callable[[], Tensor]) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def forward(self) -> Tensor:
+        """The weight in float64."""
+        return self._compute()
+
+
+def widened(value: Any) -> Any:
+    """A floating tensor or dtype as float64; anything else as it is."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.detach().double()
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return torch.float64
     return value
 
 
-def _widen_dtype(value: object) -> object:
-    return torch.float64 if isinstance(value, torch.dtype) and value.is_floating_point else value
-
-
-def run_float64(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def run_float64(
+    graph_module: fx.GraphModule, inputs: tuple[Tensor, ...], observe: Observer | None = None
+) -> list[Tensor]:
     """The graph's output tensors, computed in float64."""
     with torch.no_grad():
-        outputs = Float64Interpreter(graph_module).run(*pytree.tree_map(_widen, inputs))
+        outputs = Float64Interpreter(graph_module, observe).run(
+            *pytree.tree_leaves(pytree.tree_map(widened, inputs))
+        )
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
@@ -48,6 +84,8 @@ def relative_error(outputs: list[Tensor], references: list[Tensor]) -> float:
 
 
 def _relative(output: Tensor, reference: Tensor) -> float:
-    difference = float((output - reference).abs().max()) if output.numel() else 0.0
-    largest = float(reference.abs().max()) if reference.numel() else 0.0
+    if not reference.numel():
+        return 0.0
+    difference = float((output.double() - reference.double()).abs().max())
+    largest = float(reference.double().abs().max())
     return difference / largest if largest else difference

@@ -49,11 +49,16 @@ def capture(
     """
     try:
         with _quiet():
-            program = torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes)
-            functional: ExportedProgram = program.run_decompositions({})
-            return functional
+            return functional(torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes))
     except Exception as exc:
         raise ModelError(f"{type(model).__name__} cannot be exported: {exc}") from exc
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """The same program without in-place operators."""
+    with _quiet():
+        result: ExportedProgram = program.run_decompositions({})
+        return result
 
 
 def editable(program: ExportedProgram) -> fx.GraphModule:

@@ -1,0 +1,60 @@
+"""The rules, one file a family of operators. Adding an operator is one `register` and one test."""
+
+from model_export.folding.rules import (  # importing them enters their rules
+    arithmetic,
+    averages,
+    clip,
+    extremes,
+    linear,
+    padding,
+    rearrange,
+    slopes,
+)
+from model_export.folding.rules.call import Call, Facts
+from model_export.folding.rules.rule import (
+    FREE,
+    Absorber,
+    Carrier,
+    Cost,
+    Leftover,
+    Opaque,
+    Rearranger,
+    Remainder,
+    Rule,
+    Stored,
+    Writer,
+    covered_operators,
+    fits,
+    rule_for,
+    unknown,
+)
+from model_export.folding.rules.spellings import affine_map
+
+__all__ = [
+    "FREE",
+    "Absorber",
+    "Call",
+    "Carrier",
+    "Cost",
+    "Facts",
+    "Leftover",
+    "Opaque",
+    "Rearranger",
+    "Remainder",
+    "Rule",
+    "Stored",
+    "Writer",
+    "affine_map",
+    "arithmetic",
+    "averages",
+    "clip",
+    "covered_operators",
+    "extremes",
+    "fits",
+    "linear",
+    "padding",
+    "rearrange",
+    "rule_for",
+    "slopes",
+    "unknown",
+]

@@ -1,0 +1,242 @@
+"""What a rule for one operator is: how the forms of its inputs and of its output go together.
+
+A tensor v of the original program may be *stored* in another form, ``v′ = f(v)``, an affine map a channel.
+Whoever reads it must know f; whoever writes it must be able to. A rule says which forms go together::
+
+    Absorber    reads any form, writes any form, one independent of the other    conv, linear
+    Carrier     the form of the output follows from those of the inputs          relu, pools, add, …
+    Rearranger  a Carrier that only moves values: each input by itself           view, concat, slice, …
+    Opaque      reads and writes only what the original has                      gelu, softmax, outputs
+
+and what the rewritten operator costs: the `Remainder` it leaves behind.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import torch
+from torch import Tensor, fx
+
+from model_export.folding.algebra import Affine
+from model_export.folding.rules.call import Call
+
+# A stored shift more than this many times the scale would drown the value: its channel takes another form.
+MAX_OFFSET = 1e3
+
+
+class Remainder(Enum):
+    """What a fold can leave behind. Only a MAP counts as a leftover affine map."""
+
+    MAP = "affine map"
+    SIGN = "sign"
+    CLAMP = "per-channel clamp"
+    SLOPE = "per-channel PReLU"
+    BORDER = "constant map"
+    SCALAR = "clip at other ends"
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One remainder and how many elements of one example it runs over."""
+
+    kind: Remainder
+    elements: int
+
+
+Cost = tuple[Leftover, ...]
+FREE: Cost = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stored:
+    """A tensor z as a reader finds it: ``z′ = form(z)``; and the values of z that are constants.
+
+    Attributes:
+        form: Unknown shift where z′ holds nothing of use (then z must be a known constant there).
+        known: The constants, NaN where z varies; broadcasts with z.
+    """
+
+    form: Affine
+    known: Tensor
+
+    @property
+    def constant(self) -> Tensor:
+        """Where z is a known constant."""
+        return ~self.known.isnan()
+
+    def reading(self) -> Affine | None:
+        """The map back, ``z = s·z′ + t`` (s = 0 for constants); None where it is lost or ill-conditioned."""
+        back = self.form.inverse()
+        lost = back.shift.isnan() & self.constant
+        scale = torch.where(lost, 0.0, back.scale)
+        shift = torch.where(lost, self.known, back.shift)
+        offset = torch.where(self.constant, 0.0, back.shift.abs())
+        drowned = offset > MAX_OFFSET * torch.clamp(back.scale.abs(), min=1.0)
+        return None if bool(shift.isnan().any() | drowned.any()) else Affine(scale, shift)
+
+
+class Writer(Protocol):
+    """What a rule may ask of the graph that is being written."""
+
+    def again(self, call: Call, inputs: Sequence[fx.Node]) -> fx.Node:
+        """The same operator on other inputs."""
+
+    def call(self, call: Call, target: object, *args: object) -> fx.Node:
+        """Another operator in the place of ``call``."""
+
+    def constant(self, call: Call, name: str, compute: Callable[[], Tensor]) -> fx.Node:
+        """A new constant; ``compute`` returns it in float64 and may be called more than once."""
+
+
+class Rule(ABC):
+    """The rule of one operator call."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    def known(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The result's constants, given those of the inputs (NaN: varies)."""
+        return unknown(len(self.call.sizes))
+
+    @abstractmethod
+    def emit(
+        self, writer: Writer, inputs: Sequence[fx.Node], stored: Sequence[Stored], form: Affine
+    ) -> fx.Node:
+        """The operator, reading and writing these forms."""
+
+
+class Absorber(Rule):
+    """An operator whose input and output forms are independent of each other."""
+
+    @abstractmethod
+    def read(self, index: int, stored: Stored) -> Cost | None:
+        """The cost of reading the input in this form; None: impossible."""
+
+    @abstractmethod
+    def write(self, form: Affine, known: Tensor) -> Cost | None:
+        """The cost of writing the result in this form; None: impossible."""
+
+
+class Carrier(Rule):
+    """An operator whose output form follows from its input forms."""
+
+    @abstractmethod
+    def forward(self, stored: Sequence[Stored]) -> Affine | None:
+        """The form of the result, if it has one."""
+
+    @abstractmethod
+    def backward(self, form: Affine) -> Iterator[tuple[Affine, ...]]:
+        """Input forms, one an input, that give this form. NaN: any will do. Best first."""
+
+    @abstractmethod
+    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
+        """The cost of going from these forms to that one; None: impossible."""
+
+    def emit(
+        self, writer: Writer, inputs: Sequence[fx.Node], stored: Sequence[Stored], form: Affine
+    ) -> fx.Node:
+        """The operator, reading and writing these forms."""
+        return writer.again(self.call, inputs)
+
+    def wishes(self, form: Affine) -> Iterator[tuple[Affine, ...]]:
+        """Input forms worth considering for this form of the result."""
+        yield from self.backward(form)
+
+    def output_suggestions(self) -> Iterator[Affine]:
+        """Forms of the result that make this operator cheap."""
+        yield from ()
+
+    def near(self, form: Affine) -> Iterator[Affine]:
+        """Forms close to this one that can pass, where it cannot itself: what remains is less than a map."""
+        yield from ()
+
+    def company(self, index: int, stored: Stored) -> Iterator[Affine]:
+        """Forms of the result worth considering when one input is stored so: the others may follow."""
+        yield from ()
+
+    def complement(self, index: int, stored: Stored, form: Affine) -> Iterator[tuple[int, Affine]]:
+        """What another input, by its index, must be for the result to be ``form``."""
+        yield from ()
+
+
+class Rearranger(Carrier):
+    """A Carrier of which each input can be judged by itself."""
+
+    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
+        """Free where every part of ``form`` is what its input has."""
+        for wanted in self.backward(form):
+            return FREE if all(fits(s, w) for s, w in zip(stored, wanted, strict=True)) else None
+        return None
+
+
+def fits(stored: Stored, wanted: Affine) -> bool:
+    """Whether a stored form is the wanted one, wherever that is not NaN."""
+    scale, shift = stored.form.scale, stored.form.shift
+    free = wanted.shift.isnan() | wanted.scale.isnan()
+    filled = Affine(torch.where(free, scale, wanted.scale), torch.where(free, shift, wanted.shift))
+    return stored.form.same(filled, stored.known)
+
+
+class Opaque(Absorber):
+    """An operator nothing passes: it reads and writes what the original has."""
+
+    def read(self, index: int, stored: Stored) -> Cost | None:
+        """Free in the original's own form."""
+        return FREE if stored.form.same(Affine.identity(stored.known.dim()), stored.known) else None
+
+    def write(self, form: Affine, known: Tensor) -> Cost | None:
+        """Free in the original's own form."""
+        return FREE if form.same(Affine.identity(known.dim()), known) else None
+
+    def emit(
+        self, writer: Writer, inputs: Sequence[fx.Node], stored: Sequence[Stored], form: Affine
+    ) -> fx.Node:
+        """The operator as it was."""
+        return writer.again(self.call, inputs)
+
+
+def unknown(rank: int) -> Tensor:
+    """No constants: NaN, broadcast over a tensor of this rank."""
+    return torch.full([1] * rank, torch.nan, dtype=torch.float64)
+
+
+def elements(call: Call) -> int:
+    """How many elements the call's result has in the example, one instance."""
+    sizes = call.sizes
+    total = 1
+    for size in sizes[1:]:
+        total *= size
+    return total
+
+
+RuleFactory = Callable[[Call], Rule | None]
+_RULES: dict[object, RuleFactory] = {}
+
+
+def register(*targets: object) -> Callable[[RuleFactory], RuleFactory]:
+    """Enter a rule for these operators: a function of the call, None where the rule does not apply to it."""
+
+    def enter(factory: RuleFactory) -> RuleFactory:
+        for target in targets:
+            if target in _RULES:
+                raise ValueError(f"{target} has a rule already")
+            _RULES[target] = factory
+        return factory
+
+    return enter
+
+
+def rule_for(call: Call) -> Rule:
+    """The rule of this call; `Opaque` for operators without one."""
+    factory = _RULES.get(call.operator.target)
+    return (factory(call) if factory is not None else None) or Opaque(call)
+
+
+def covered_operators() -> tuple[str, ...]:
+    """The names of all operators that have a rule."""
+    return tuple(sorted(str(target) for target in _RULES))
