@@ -62,10 +62,13 @@ class Affine:
             known: Constants, NaN where the value varies; broadcasts with the maps.
         """
         scales = _close(self.scale, other.scale)
+        varies = known is None or (known.numel() == 1 and bool(known.isnan()))
+        if varies and not bool(scales.all()):
+            return False
         # A shift is seen beside the values it moves, which the scale has made large or small.
         shifts = _close(self.shift, other.shift, beside=torch.maximum(self.scale.abs(), other.scale.abs()))
-        if known is None:
-            return bool((scales & shifts).all())
+        if known is None or varies:
+            return bool(shifts.all())
         images = _close(self(known), other(known))
         return bool(torch.where(known.isnan(), scales & shifts, images).all())
 
@@ -100,6 +103,12 @@ class Interval:
     def __call__(self, value: Tensor) -> Tensor:
         """The clip of a constant; NaN stays NaN."""
         return torch.clamp(value, self.low, self.high)
+
+    @property
+    def is_from_below(self) -> bool:
+        """Whether no channel is cut from above, but for those that are constant."""
+        low, high = broadcast(self.low, self.high)
+        return bool((high.isinf() | (low == high)).all())
 
     def image(self, affine: Affine) -> Interval:
         """The ends after ``affine``: ``affine(clip(v, self)) = clip(affine(v), image)``."""

@@ -39,6 +39,7 @@ from model_export.folding.rules import (
     Stored,
     fits,
 )
+from model_export.folding.sinking import where_it_sinks
 from model_export.records import Objective
 
 
@@ -229,10 +230,8 @@ class _Chooser:
                 self._program.equal(self._y[port][i], variables)
 
     def _results(self, rule: Carrier, seen: list[Stored], output: Value) -> Iterable[tuple[int, Cost]]:
-        for j, form in enumerate(self._forms[output]):
-            cost = rule.cost(seen, form, output.known)
-            if cost is not None:
-                yield j, cost
+        for j, cost in rule.costs(seen, self._forms[output], output.known):
+            yield j, where_it_sinks(cost, output)
 
     def _read(self, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Choice:
         def pick(variables: list[int]) -> int:
@@ -259,11 +258,17 @@ def conversion(source: Affine, target: Affine, known: Tensor) -> Affine | None:
         reading = _reading_where_needed(back, known, flat)
         if reading is None:
             return None
-    result = target.after(reading)
+    result = _without_rounding(target.after(reading), target)
     # What is stored as a number already, and as the right one, stays.
     flat = (source.scale == 0) & (target.scale == 0) & (source.shift == target.shift)
     kept = flat | (constant & (source(known) == target(known)))
     return Affine(torch.where(kept, 1.0, result.scale), torch.where(kept, 0.0, result.shift))
+
+
+def _without_rounding(result: Affine, target: Affine) -> Affine:
+    """A shift that is but the rounding of what cancelled is none."""
+    size = target.shift.abs() * 2
+    return Affine(result.scale, torch.where(result.shift.abs() <= 1e-12 * size, 0.0, result.shift))
 
 
 def _reading_where_needed(back: Affine, known: Tensor, flat: Tensor) -> Affine | None:

@@ -31,7 +31,7 @@ def count_affine_maps(program: ExportedProgram) -> int:
     if program.example_inputs is None:
         raise ModelError("a program without example inputs cannot be counted")
     graph_module = editable(functional(program))
-    facts, _ = observe(graph_module, program.example_inputs[0])
+    facts = observe(graph_module, program.example_inputs[0]).facts
     chains: dict[fx.Node, Affine] = {}
     for node in graph_module.graph.nodes:
         step = _step(node, facts)

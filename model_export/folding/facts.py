@@ -4,32 +4,56 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from model_export.folding.proof import run_float64, widened
+from model_export.folding.proof import run_float64, sample, widened
 from model_export.folding.rules.call import Facts
+from model_export.folding.rules.spellings import NORMALIZATIONS
 
 # Constants up to this many elements are kept once computed; larger ones (weights) are computed at each use,
 # so that the model is never held a second time in float64.
 _KEPT_ELEMENTS = 1 << 16
 
 
-def observe(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> tuple[Facts, list[Tensor]]:
-    """The facts, and the graph's outputs in float64, both from one run."""
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One run of a program in float64.
+
+    Attributes:
+        facts: What it showed.
+        outputs: The program's output tensors.
+        samples: Some values of each BatchNorm's output.
+    """
+
+    facts: Facts
+    outputs: list[Tensor]
+    samples: Mapping[fx.Node, Tensor]
+
+
+def observe(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Observation:
+    """Run the graph once in float64 and keep what a fold needs to know."""
     results: dict[fx.Node, tuple[int, ...] | int | None] = {}
+    samples: dict[fx.Node, Tensor] = {}
 
     def record(node: fx.Node, value: object) -> None:
-        if isinstance(value, Tensor):
-            results[node] = tuple(value.shape)
-        else:
-            results[node] = value if isinstance(value, int) else None
+        results[node] = tuple(value.shape) if isinstance(value, Tensor) else None
+        if isinstance(value, int):
+            results[node] = value
+        if isinstance(value, Tensor) and _is_normalization(node):
+            samples[node] = sample(value)
 
     outputs = run_float64(graph_module, inputs, record)
-    return Facts(results, _constants(graph_module)), outputs
+    return Observation(Facts(results, _constants(graph_module)), outputs, samples)
+
+
+def _is_normalization(node: fx.Node) -> bool:
+    source = node.args[0] if node.target is operator.getitem else node
+    return isinstance(source, fx.Node) and source.target in NORMALIZATIONS
 
 
 def _constants(graph_module: fx.GraphModule) -> Mapping[fx.Node, Callable[[], Tensor]]:

@@ -18,14 +18,15 @@ from torch.export import ExportedProgram
 
 from model_export.errors import FoldRefused, InvalidConfig
 from model_export.folding.choice import Choice, choose_forms
+from model_export.folding.comparison import prove
 from model_export.folding.facts import observe
 from model_export.folding.fates import tell_fates
 from model_export.folding.forms import collect_forms
 from model_export.folding.names import module_path
 from model_export.folding.network import read_network
-from model_export.folding.proof import relative_error, run_float64
 from model_export.folding.report import FoldReport
 from model_export.folding.rules import Remainder
+from model_export.folding.sinking import sink_clamps
 from model_export.folding.trace import DynamicShapes, capture, editable, recapture
 from model_export.folding.writing import round_weights, write_graph
 from model_export.records import Fate, Objective
@@ -79,18 +80,22 @@ def fold(
     """
     if prune:
         raise InvalidConfig("prune=True: dropping channels is not available")
-    program = capture(model, example_inputs, dynamic_shapes)
-    original = editable(program)
+    original = editable(capture(model, example_inputs, dynamic_shapes))
     refused = tuple(_refusals(original, allow_refusals))
-    facts, references = observe(original, example_inputs)
-    network = read_network(original.graph, facts)
+    observation = observe(original, example_inputs)
+    network = read_network(original.graph, observation.facts, objective)
     choice = choose_forms(network, collect_forms(network), objective)
-    folded = write_graph(original, network, choice)
-    error = relative_error(run_float64(folded, example_inputs), references)
-    round_weights(folded)
-    fates = (*refused, *tell_fates(network, choice, error))
-    report = FoldReport(objective, fates, _maps_left(choice), error)
-    return FoldResult(recapture(folded, example_inputs, dynamic_shapes), report)
+    written = write_graph(original, network, choice)
+    sink_clamps(written.graph_module.graph)
+    proof = prove(written, network, choice, observation, example_inputs)
+    round_weights(written.graph_module)
+    report = FoldReport(
+        objective=objective,
+        fates=(*refused, *tell_fates(network, choice, objective, proof.batch_norm_errors)),
+        affine_maps_left=_maps_left(choice),
+        error=proof.error,
+    )
+    return FoldResult(recapture(written.graph_module, example_inputs, dynamic_shapes), report)
 
 
 def _refusals(graph_module: fx.GraphModule, allow: bool) -> Iterator[Fate]:

@@ -16,6 +16,7 @@ import torch
 from model_export.folding.algebra import Affine, compressed
 from model_export.folding.network import Network, Operation, Port, Value
 from model_export.folding.rules import Carrier, Rearranger, Stored
+from model_export.folding.rules.linear import Linear
 
 # In a long residual chain a value is wished for in many forms; beyond these nothing is gained.
 _MAX_FORMS = 14
@@ -45,8 +46,10 @@ class _Collector:
         while self._queue:
             value, form = self._queue.popleft()
             self._carry_back(value, form)
-            for port in list(value.ports):
-                self._carry_on(port, form)
+            # A layer writes whatever its only reader wishes for: nothing has to be carried to it.
+            if not isinstance(value.operation.rule, Linear) or len(value.ports) > 1:
+                for port in list(value.ports):
+                    self._carry_on(port, form)
         return self._forms
 
     def _seed(self, operation: Operation) -> None:

@@ -35,6 +35,7 @@ from model_export.folding.rules import (
 from model_export.folding.rules.clip import Clip
 from model_export.folding.rules.linear import Linear
 from model_export.folding.rules.slopes import Slope
+from model_export.records import Objective
 
 _aten = torch.ops.aten
 _CHECKS = (
@@ -125,12 +126,27 @@ class AffineSpot:
 
 @dataclass(eq=False)
 class Network:
-    """The program: operations in order, and which view of which value each original node is."""
+    """The program: operations in order, and which view of which value each original node is.
+
+    Attributes:
+        facts: Of the program.
+        operations: In the order of the program.
+        views: Of each original node that is a value or an affine map of one.
+        affine_spots: Where affine maps stood.
+        successors: Of each value that was merged into another operation, that operation's output.
+    """
 
     facts: Facts
     operations: list[Operation] = field(default_factory=list)
     views: dict[fx.Node, tuple[Value, Affine]] = field(default_factory=dict)
     affine_spots: list[AffineSpot] = field(default_factory=list)
+    successors: dict[Value, Value] = field(default_factory=dict)
+
+    def current(self, value: Value) -> Value:
+        """The value, or what took its place when operations were merged."""
+        while value in self.successors:
+            value = self.successors[value]
+        return value
 
     @property
     def values(self) -> Iterator[Value]:
@@ -138,20 +154,21 @@ class Network:
         return (operation.output for operation in self.operations if operation.output is not None)
 
 
-def read_network(graph: fx.Graph, facts: Facts, *, fuse_clips: bool = True) -> Network:
+def read_network(graph: fx.Graph, facts: Facts, objective: Objective) -> Network:
     """The network of a functional graph.
 
     Args:
         graph: Of what `capture` gives.
         facts: Of the same program.
-        fuse_clips: Whether two clips with only an affine map between become one.
+        objective: Two clips with only an affine map between become one; for speed only where that is a
+            clip from below, which a ReLU can do: a clip from both sides costs more than what it replaces.
     """
-    return _Reader(graph, facts, fuse_clips=fuse_clips).read()
+    return _Reader(graph, facts, objective).read()
 
 
 class _Reader:
-    def __init__(self, graph: fx.Graph, facts: Facts, *, fuse_clips: bool) -> None:
-        self._graph, self._facts, self._fuse_clips = graph, facts, fuse_clips
+    def __init__(self, graph: fx.Graph, facts: Facts, objective: Objective) -> None:
+        self._graph, self._facts, self._objective = graph, facts, objective
         self._network = Network(facts)
 
     def read(self) -> Network:
@@ -259,10 +276,8 @@ class _Reader:
         if kernel is None:
             return False
         source = layers[0].rule.call.values[0]
-        for layer in layers:
-            self._remove(layer)
         merged = Call(call.node, self._facts, values=(source,))
-        self._add(Linear(merged, kernel), [(base.value, base.view)], call.node)
+        self._replace(layers, Linear(merged, kernel), (base.value, base.view))
         return True
 
     def _term(self, base: Port, value: Value, view: Affine, layers: list[Operation]) -> Term | None:
@@ -286,17 +301,24 @@ class _Reader:
             node = next(iter(node.users))
         return False
 
-    def _remove(self, operation: Operation) -> None:
-        self._network.operations.remove(operation)
-        for port in operation.ports:
-            port.value.ports.remove(port)
+    def _replace(self, operations: Sequence[Operation], rule: Rule, source: tuple[Value, Affine]) -> None:
+        """One operation in the place of several that nothing else reads."""
+        for operation in operations:
+            self._network.operations.remove(operation)
+            for port in operation.ports:
+                port.value.ports.remove(port)
+        self._add(rule, [source], rule.call.node)
+        merged = self._network.operations[-1].output
+        for operation in operations:
+            if operation.output is not None and merged is not None:
+                self._network.successors[operation.output] = merged
 
     # --- clips ---
 
     def _enter_clip(self, call: Call) -> bool:
         """A clip of a clip, or of a slope whose knee it cuts off, with only affine maps between, as one."""
         rule = rule_for(call)
-        if not self._fuse_clips or not isinstance(rule, Clip) or len(call.values) != 1:
+        if not isinstance(rule, Clip) or len(call.values) != 1:
             return False
         value, view = self.view(call.values[0])
         first, between = value.operation, rule.before.after(view)
@@ -312,11 +334,12 @@ class _Reader:
             view = straight
         else:
             return False
+        if self._objective == "speed" and not interval.is_from_below:
+            return False
         merged = Call(call.node, self._facts, values=first.rule.call.values)
         port = first.ports[0]
-        self._remove(first)
         clip = Clip(merged, interval, Affine.identity(value.rank), is_whole=False)
-        self._add(clip, [(port.value, view.after(port.view))], call.node)
+        self._replace([first], clip, (port.value, view.after(port.view)))
         return True
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, fx
 
 from model_export.folding.algebra import Affine, compressed
 from model_export.folding.choice import Choice
+from model_export.folding.names import module_path
 from model_export.folding.network import Network, Operation, Value
 from model_export.folding.proof import Recipe
 from model_export.folding.rules import Call, Facts
@@ -61,7 +63,7 @@ class GraphWriter:
 
     def constant(self, call: Call, name: str, compute: Callable[[], Tensor]) -> fx.Node:
         """A new constant, computed in float64 when it is needed."""
-        attribute = self._free_name(f"{call.node.name}_{name}")
+        attribute = self._free_name(f"{module_path(call.node).replace('.', '_')}_{name}")
         dtype = call.dtype or torch.float32
         self.root.add_module(attribute, _Weight(compute, dtype))
         return self.graph.get_attr(attribute)
@@ -96,8 +98,16 @@ class _Weight(Recipe):
         self.dtype = dtype
 
 
-def write_graph(original: fx.GraphModule, network: Network, choice: Choice) -> fx.GraphModule:
-    """The folded graph; its new weights are still recipes."""
+@dataclass(frozen=True, eq=False)
+class WrittenGraph:
+    """The folded graph, its new weights still recipes, and where each value is produced in it."""
+
+    graph_module: fx.GraphModule
+    produced: Mapping[Value, fx.Node]
+
+
+def write_graph(original: fx.GraphModule, network: Network, choice: Choice) -> WrittenGraph:
+    """The folded graph."""
     writer = GraphWriter(original, network.facts)
     stored: dict[tuple[Value, int], fx.Node] = {}
 
@@ -116,7 +126,8 @@ def write_graph(original: fx.GraphModule, network: Network, choice: Choice) -> f
         for node, (viewed, _) in network.views.items():
             if viewed is value:
                 writer.nodes[node] = new
-    return _assembled(writer, original)
+    produced = {value: stored[value, id(form)] for value, form in choice.produced.items()}
+    return WrittenGraph(_assembled(writer, original), produced)
 
 
 def _write_operation(

@@ -103,11 +103,6 @@ class Sum(_Pair):
         if part is not None:
             yield 1 - index, part
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
-        """Free where the form passes."""
-        arriving = self.forward(stored)
-        return FREE if arriving is not None and arriving.same(form, known) else None
-
 
 def _shift(stored: Stored, scale: Tensor) -> Tensor:
     """What an input adds to the result's shift: for a constant c stored as k, k − scale·c."""
@@ -147,11 +142,6 @@ class Product(_Pair):
         """The scale without the shift."""
         yield Affine(form.scale, torch.zeros_like(form.shift))
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
-        """Free where the form passes."""
-        arriving = self.forward(stored)
-        return FREE if arriving is not None and arriving.same(form) else None
-
 
 class Offset(Carrier):
     """``z + K``, K a constant over more axes than the channels': it takes any shift."""
@@ -169,9 +159,10 @@ class Offset(Carrier):
         """The scale alone."""
         yield (Affine(form.scale, torch.zeros_like(form.shift)),)
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
+    def cost_of(
+        self, stored: Sequence[Stored], arriving: Affine | None, form: Affine, known: Tensor
+    ) -> Cost | None:
         """Free for any shifts, where the scales are one."""
-        arriving = self.forward(stored)
         if arriving is None or bool(form.shift.isnan().any()):
             return None
         return FREE if arriving.same(Affine(form.scale, torch.zeros_like(form.shift))) else None

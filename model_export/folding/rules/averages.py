@@ -107,9 +107,10 @@ class Average(Carrier):
         if not self._is_even:
             yield Affine(form.scale, torch.zeros_like(form.shift))
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
+    def cost_of(
+        self, stored: Sequence[Stored], arriving: Affine | None, form: Affine, known: Tensor
+    ) -> Cost | None:
         """Free where the form passes; a constant map where only the border differs."""
-        arriving = self.forward(stored)
         if arriving is not None and arriving.same(_filled(form, arriving), known):
             return FREE
         wanted = next(self.backward(form), None)

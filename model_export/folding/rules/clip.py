@@ -75,16 +75,16 @@ class Clip(Carrier):
 
     def output_suggestions(self) -> Iterator[Affine]:
         """The form in which a clip from below is a plain ReLU."""
-        low, high = broadcast(self.interval.low, self.interval.high)
-        meets = low == high
-        if bool((high.isinf() | meets).all()) and bool(low.isfinite().all()):
+        low, _ = broadcast(self.interval.low, self.interval.high)
+        if self.interval.is_from_below and bool(low.isfinite().all()):
             yield Affine(torch.ones_like(low), compressed(-low))
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
+    def cost_of(
+        self, stored: Sequence[Stored], arriving: Affine | None, form: Affine, known: Tensor
+    ) -> Cost | None:
         """One remainder for every side on which the ends differ from channel to channel."""
         if self._stays(stored[0], form):
             return FREE
-        arriving = self.forward(stored)
         if arriving is None or not _passes(arriving, form, known):
             return None
         ends = self._ends(stored[0], form)

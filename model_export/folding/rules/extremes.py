@@ -18,7 +18,7 @@ from torch import Tensor
 from model_export.folding.algebra import Affine, varying_axes
 from model_export.folding.rules.axes import Reduction, trailing
 from model_export.folding.rules.call import Call
-from model_export.folding.rules.rule import FREE, Carrier, Cost, Rule, Stored, register
+from model_export.folding.rules.rule import Carrier, Rule, Stored, register
 
 _aten = torch.ops.aten
 
@@ -57,20 +57,6 @@ class Extreme(Carrier):
         sign = torch.where(form.scale < 0, -1.0, 1.0)
         yield Affine(form.scale * sign, form.shift * sign)
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
-        """Free where the form passes."""
-        arriving = self.forward(stored)
-        return FREE if arriving is not None and _claims(arriving, form, known) else None
-
-
-def _claims(arriving: Affine, form: Affine, known: Tensor) -> bool:
-    # Where the value is constant and nothing is said about what is stored, anything is true.
-    free = ~known.isnan() & form.shift.isnan()
-    filled = Affine(
-        torch.where(free, arriving.scale, form.scale), torch.where(free, arriving.shift, form.shift)
-    )
-    return arriving.same(filled, known)
-
 
 class Larger(Carrier):
     """The larger (or smaller) of two tensors: both must have one increasing form."""
@@ -100,11 +86,6 @@ class Larger(Carrier):
     def company(self, index: int, stored: Stored) -> Iterator[Affine]:
         """The input's form."""
         yield stored.form
-
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
-        """Free where the form passes."""
-        arriving = self.forward(stored)
-        return FREE if arriving is not None and arriving.same(form, known) else None
 
 
 def _pool(spatial: int, call: Call) -> Rule | None:

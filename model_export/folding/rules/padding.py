@@ -85,9 +85,10 @@ class Padded(Carrier):
                 values = values.narrow(axis, before, self.call.input_sizes()[axis])
         return compressed(values)
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
+    def cost_of(
+        self, stored: Sequence[Stored], arriving: Affine | None, form: Affine, known: Tensor
+    ) -> Cost | None:
         """Free where the border is one number."""
-        arriving = self.forward(stored)
         if arriving is None or not arriving.same(form, known):
             return None
         border = self._border(form)

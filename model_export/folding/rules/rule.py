@@ -133,9 +133,25 @@ class Carrier(Rule):
     def backward(self, form: Affine) -> Iterator[tuple[Affine, ...]]:
         """Input forms, one an input, that give this form. NaN: any will do. Best first."""
 
-    @abstractmethod
+    def costs(
+        self, stored: Sequence[Stored], forms: Sequence[Affine], known: Tensor
+    ) -> Iterator[tuple[int, Cost]]:
+        """Of the forms of the result, by index, those that can be had from these inputs, and their cost."""
+        arriving = self.forward(stored)
+        for j, form in enumerate(forms):
+            cost = self.cost_of(stored, arriving, form, known)
+            if cost is not None:
+                yield j, cost
+
+    def cost_of(
+        self, stored: Sequence[Stored], arriving: Affine | None, form: Affine, known: Tensor
+    ) -> Cost | None:
+        """The cost of one form, given what `forward` says; free where that is the form."""
+        return FREE if arriving is not None and claims(arriving, form, known) else None
+
     def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
         """The cost of going from these forms to that one; None: impossible."""
+        return next((cost for _, cost in self.costs(stored, [form], known)), None)
 
     def emit(
         self, writer: Writer, inputs: Sequence[fx.Node], stored: Sequence[Stored], form: Affine
@@ -167,11 +183,24 @@ class Carrier(Rule):
 class Rearranger(Carrier):
     """A Carrier of which each input can be judged by itself."""
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
-        """Free where every part of ``form`` is what its input has."""
-        for wanted in self.backward(form):
-            return FREE if all(fits(s, w) for s, w in zip(stored, wanted, strict=True)) else None
-        return None
+    def costs(
+        self, stored: Sequence[Stored], forms: Sequence[Affine], known: Tensor
+    ) -> Iterator[tuple[int, Cost]]:
+        """Free where every part of a form is what its input has."""
+        for j, form in enumerate(forms):
+            wanted = next(self.backward(form), None)
+            if wanted is not None and all(fits(s, w) for s, w in zip(stored, wanted, strict=True)):
+                yield j, FREE
+
+
+def claims(arriving: Affine, form: Affine, known: Tensor) -> bool:
+    """Whether what arrives is what ``form`` says; where that says nothing of a constant, anything is."""
+    free = ~known.isnan() & form.shift.isnan()
+    if bool(free.any()):
+        form = Affine(
+            torch.where(free, arriving.scale, form.scale), torch.where(free, arriving.shift, form.shift)
+        )
+    return arriving.same(form, known)
 
 
 def fits(stored: Stored, wanted: Affine) -> bool:

@@ -99,9 +99,10 @@ class Slope(Carrier):
         turned = form.scale < 0
         return compressed(torch.where(turned, 1.0 / torch.where(turned, self.slope, 1.0), self.slope))
 
-    def cost(self, stored: Sequence[Stored], form: Affine, known: Tensor) -> Cost | None:
+    def cost_of(
+        self, stored: Sequence[Stored], arriving: Affine | None, form: Affine, known: Tensor
+    ) -> Cost | None:
         """Free where the slope stays one number, or what it was."""
-        arriving = self.forward(stored)
         if arriving is None or not arriving.same(form, known):
             return None
         slope = self._new_slope(self._reading_form(stored[0]))
