@@ -159,6 +159,8 @@ class _Chooser:
             if affine is None:
                 continue
             kind = Remainder.SIGN if affine.is_sign else Remainder.MAP
+            if kind is Remainder.SIGN:
+                affine = Affine(torch.sign(affine.scale), torch.zeros_like(affine.shift))
             size = value.operation.rule.call.sizes
             cost = (Leftover(kind, int(np.prod(size[1:]))),)
             variable = self._program.variable(self._price(cost))

@@ -83,7 +83,8 @@ class _Teller:
         name = normalization_name(spot.node)
         if spot in self._kept:
             where = module_path(self._kept[spot].node)
-            return Fate(name, "kept", where, "multiply and add", _REASONS[self._objective], None)
+            form = self._arithmetic(self._kept[spot])
+            return Fate(name, "kept", where, form, _REASONS[self._objective], None)
         takers, remainders = self._takers(self._network.current(spot.value))
         form = ", ".join([*takers.values(), *sorted(one.value for one in remainders)])
         return Fate(
@@ -94,6 +95,15 @@ class _Teller:
             None,
             self._errors.get(spot.node),
         )
+
+    def _arithmetic(self, value: Value) -> str:
+        """What is left at a value, in words."""
+        steps = []
+        for left in self._choice.maps:
+            if left.value is value and left.kind is Remainder.MAP:
+                steps += ["multiply"] * bool((left.affine.scale != 1).any())
+                steps += ["add"] * left.affine.has_shift
+        return " and ".join(dict.fromkeys(steps))
 
     def _takers(self, value: Value) -> tuple[dict[str, str], set[Remainder]]:
         """The layers around a value that took a map, by path, and what the operators between leave."""
