@@ -238,7 +238,7 @@ def main() -> None:
                 options.batches,
                 options.pairs,
                 options.threads,
-                lambda task=task: progress.advance(task),  # type: ignore[misc]
+                lambda task=task: progress.advance(task),  # type: ignore[misc]  # no type for a default
             )
     text = page(results, options.pairs, options.threads)
     if options.write:
