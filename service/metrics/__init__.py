@@ -21,7 +21,14 @@ from service.metrics.families import (
     metrics_reference,
 )
 from service.metrics.recording import Metrics, ModelMetrics, QueueStatus, render
-from service.metrics.summing import Snapshot, lasting, registry_of, snapshot, total
+from service.metrics.summing import (
+    Snapshot,
+    lasting,
+    missing_workers,
+    registry_of,
+    snapshot,
+    total,
+)
 from service.metrics.triton import triton_names
 
 __all__ = [
@@ -37,6 +44,7 @@ __all__ = [
     "Stage",
     "lasting",
     "metrics_reference",
+    "missing_workers",
     "registry_of",
     "render",
     "snapshot",

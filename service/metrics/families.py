@@ -113,6 +113,11 @@ class Families:
             "foldserve_queue_age_seconds", "How long the oldest waiting image has waited.", ("model",)
         )
         self.ready = GaugeFamily("foldserve_ready", "1 while the process can predict.")
+        self.workers = GaugeFamily(
+            "foldserve_workers",
+            "Worker processes, ready or unready (loading, draining).",
+            ("state",),
+        )
 
     def __iter__(self) -> Iterator[Family]:
         """Every family."""

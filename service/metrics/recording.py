@@ -143,7 +143,10 @@ class Metrics(Families, Collector):
 
     def _read(self) -> None:
         """Bring what is read rather than counted up to date."""
-        self.ready.labels().set(float(self._is_ready()))
+        is_ready = self._is_ready()
+        self.ready.labels().set(float(is_ready))
+        self.workers.labels("ready").set(float(is_ready))
+        self.workers.labels("unready").set(float(not is_ready))
         for name, queue in self._queues.items():
             self.queue_depth.labels(name).set(queue.depth)
             self.queue_capacity.labels(name).set(queue.capacity)

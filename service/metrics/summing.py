@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from service.metrics.families import Families
+
 # One worker's families as plain data, so that they can travel: name → documentation, type, samples.
 Snapshot: TypeAlias = dict[str, dict[str, Any]]
 
@@ -30,13 +32,17 @@ _LASTING_TYPES: Final = frozenset({"counter", "histogram"})
 
 def snapshot(collector: Collector) -> Snapshot:
     """What a collector says now."""
+    return _plain(collector.collect())
+
+
+def _plain(families: Iterable[Metric]) -> Snapshot:
     return {
         family.name: {
             "documentation": family.documentation,
             "type": family.type,
             "samples": [[sample.name, sample.labels, sample.value] for sample in family.samples],
         }
-        for family in collector.collect()
+        for family in families
     }
 
 
@@ -80,6 +86,13 @@ class Summed(Collector):
             for sample, labels, value in family["samples"]:
                 metric.add_sample(sample, labels, value)
             yield metric
+
+
+def missing_workers(count: int) -> Snapshot:
+    """What workers that cannot speak for themselves yet add to the sum."""
+    workers = Families().workers
+    workers.labels("unready").set(count)
+    return _plain([workers.collect()])
 
 
 def registry_of(of: Snapshot) -> CollectorRegistry:

@@ -30,7 +30,7 @@ from typing import Final
 
 from service.engine import Provider
 from service.errors import FoldserveError, InvalidConfiguration
-from service.metrics import Snapshot, lasting, total
+from service.metrics import Snapshot, lasting, missing_workers, total
 from service.server.channel import Link, count_ends, hand_over
 from service.server.listener import admit_no_more
 from service.server.worker import run_worker
@@ -60,6 +60,7 @@ class Member:
 
     Attributes:
         connections: Handed to it and not ended.
+        has_started: Whether it has said anything.
         is_ready: Whether it said so.
         was_ready: Whether it ever did.
         failure: Why it could not start.
@@ -68,6 +69,7 @@ class Member:
 
     def __init__(self, settings: Settings) -> None:
         self.connections = 0
+        self.has_started = False
         self.is_ready = False
         self.was_ready = False
         self.failure: str | None = None
@@ -115,7 +117,9 @@ class Member:
         await asyncio.to_thread(self.process.join)
 
     async def count(self) -> Snapshot:
-        """Its metrics now; those of the last time if it does not answer."""
+        """Its metrics now; those of the last time if it does not answer, none while it starts."""
+        if not self.has_started:
+            return self.counted
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self.send("dump")
@@ -124,6 +128,7 @@ class Member:
         return self.counted
 
     def _hear(self, say: str, message: dict[str, object], fleet: Fleet) -> None:
+        self.has_started = True
         match say, message:
             case "state", {"is_ready": bool(is_ready)}:
                 self.is_ready = is_ready
@@ -207,7 +212,8 @@ class Fleet:
 
     async def _sum_for(self, member: Member) -> None:
         counted = await asyncio.gather(*(each.count() for each in self._members))
-        member.send("sum", of=total([self._buried, *counted]))
+        silent = missing_workers(self._settings.workers - sum(map(bool, counted)))
+        member.send("sum", of=total([self._buried, *counted, silent]))
 
     # Workers.
 

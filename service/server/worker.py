@@ -70,6 +70,7 @@ class Worker(Server):
         await super().startup(sockets)
         asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take)
         self._obeying = asyncio.create_task(self._obey())
+        self._link.send("state", is_ready=False)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As every server; connections that are on their way are taken first."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from tests.service.test_process import TIMEOUT_S, Service, run, running
 
 pytestmark = pytest.mark.e2e
 
+ALL_READY = 'foldserve_workers{state="ready"} 2.0'
 ANSWERED = r'^foldserve_requests_total{code="200",method="POST",route="/predict"}'
 IMAGE = png(TinyModel.make().image(1))
 
@@ -46,9 +48,9 @@ async def predict(url: str, times: int = 1) -> None:
 
 
 async def all_ready(service: Service) -> None:
-    """Wait until as many workers are ready as there are."""
-    async with httpx.AsyncClient(base_url=service.url) as client:
-        while "foldserve_ready 1.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110 - no event
+    """Wait until both workers are."""
+    async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
+        while ALL_READY not in (await client.get("/metrics")).text:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
 
 
@@ -58,7 +60,7 @@ async def test_connections_are_shared_and_metrics_are_of_all(tmp_path: Path) -> 
         await all_ready(service)
         one, two = workers(service)
         await asyncio.gather(*(predict(service.url, 25) for _ in range(4)))
-        async with httpx.AsyncClient(base_url=service.url) as client:
+        async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
             assert await answered(client) == 100
             text = (await client.get("/metrics")).text
         assert 'foldserve_queue_capacity{model="tiny"} 2048.0' in text
@@ -75,13 +77,19 @@ async def test_open_connections_are_spread_evenly(tmp_path: Path) -> None:
     async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
         await all_ready(service)
         address = service.url.removeprefix("http://").split(":")
-        opened = [await asyncio.open_connection(address[0], int(address[1])) for _ in range(6)]
-        members = workers(service)
-        while sum(len(member.net_connections("tcp")) for member in members) < 6:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.01)
-        assert [len(member.net_connections("tcp")) for member in members] == [3, 3]
-        for _, writer in opened:
-            writer.close()
+        async with AsyncExitStack() as stack:
+            for _ in range(6):
+                _, writer = await asyncio.open_connection(address[0], int(address[1]))
+                stack.push_async_callback(writer.wait_closed)
+                stack.callback(writer.close)
+            members = workers(service)
+            while sum(map(connections, members)) < 6:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.01)
+            assert [connections(member) for member in members] == [3, 3]
+
+
+def connections(worker: psutil.Process) -> int:
+    return len(worker.net_connections("tcp"))
 
 
 async def test_a_killed_worker_is_replaced_and_its_counts_stay(tmp_path: Path) -> None:
@@ -89,14 +97,14 @@ async def test_a_killed_worker_is_replaced_and_its_counts_stay(tmp_path: Path) -
     async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
         await all_ready(service)
         await asyncio.gather(*(predict(service.url, 5) for _ in range(4)))
-        async with httpx.AsyncClient(base_url=service.url) as client:
+        async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
             before = await answered(client)
         victim = workers(service)[0]
         os.kill(victim.pid, signal.SIGKILL)
         while victim.pid in (pids := [worker.pid for worker in workers(service)]) or len(pids) < 2:
             await predict(service.url)  # the other one goes on
             before += 1
-        async with httpx.AsyncClient(base_url=service.url) as client:
+        async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
             assert await answered(client) == before
         service.process.terminate()
         assert await service.process.wait() == 0
@@ -108,7 +116,7 @@ async def test_a_drain_under_load_loses_nothing(tmp_path: Path) -> None:
     answers: list[int] = []
 
     async def client(url: str) -> None:
-        async with httpx.AsyncClient(base_url=url) as session:
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as session:
             while True:
                 try:
                     answers.append((await session.post("/predict", content=IMAGE)).status_code)

@@ -55,7 +55,7 @@ async def running(repository: Path, *flags: str) -> AsyncIterator[Service]:
             url = re.search(r"http://\S+", line)
             assert url is not None, line
             service = Service(process, url[0])
-            async with httpx.AsyncClient(base_url=service.url) as client:
+            async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
                 while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - no event reaches here
                     await asyncio.sleep(0.02)
         yield service
@@ -147,7 +147,7 @@ async def test_a_drain_under_load_loses_nothing(tmp_path: Path) -> None:
     refused = asyncio.Event()
 
     async def client(url: str) -> None:
-        async with httpx.AsyncClient(base_url=url) as session:
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as session:
             while not refused.is_set():
                 try:
                     response = await session.post("/predict", content=IMAGE)
@@ -161,7 +161,7 @@ async def test_a_drain_under_load_loses_nothing(tmp_path: Path) -> None:
         while len(answers) < 50:  # noqa: ASYNC110 - a list has no event
             await asyncio.sleep(0.01)
         service.process.send_signal(signal.SIGTERM)
-        async with httpx.AsyncClient(base_url=service.url) as probe:
+        async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as probe:
             assert (await probe.get("/readyz")).status_code == 503
             assert (await probe.get("/livez")).status_code == 200
         before = len(answers)
@@ -175,7 +175,7 @@ async def test_a_second_signal_ends_the_delay(tmp_path: Path) -> None:
     write_model(tmp_path)
     async with running(tmp_path, "--shutdown-delay-s", "600") as service, asyncio.timeout(TIMEOUT_S):
         service.process.send_signal(signal.SIGTERM)
-        async with httpx.AsyncClient(base_url=service.url) as probe:
+        async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as probe:
             while (await probe.get("/readyz")).status_code != 503:  # noqa: ASYNC110 - no event reaches here
                 await asyncio.sleep(0.01)
         service.process.send_signal(signal.SIGTERM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.metrics import Metrics, lasting, registry_of, render, snapshot, total
+from service.metrics import Metrics, lasting, missing_workers, registry_of, render, snapshot, total
 
 counts = st.lists(st.integers(0, 1000), min_size=1, max_size=5)
 
@@ -41,6 +41,12 @@ def test_one_worker_that_is_not_ready_shows() -> None:
     ready, not_ready = snapshot(worker(0)), snapshot(worker(0, is_ready=False))
     assert value(total([ready, ready]), "foldserve_ready") == 1
     assert value(total([ready, not_ready]), "foldserve_ready") == 0
+
+
+def test_workers_are_counted_by_whether_they_predict() -> None:
+    whole = total([snapshot(worker(0)), snapshot(worker(0, is_ready=False)), missing_workers(2)])
+    assert value(whole, "foldserve_workers", state="ready") == 1
+    assert value(whole, "foldserve_workers", state="unready") == 3
 
 
 def test_information_is_not_multiplied() -> None:
