@@ -17,15 +17,18 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from model_export.errors import FoldRefused, InvalidConfig
-from model_export.folding.choice import Choice, choose_forms
+from model_export.folding.channels import find_dead_channels
+from model_export.folding.choice import choose_forms
 from model_export.folding.comparison import prove
 from model_export.folding.facts import observe
 from model_export.folding.fates import tell_fates
 from model_export.folding.forms import collect_forms
 from model_export.folding.names import module_path
 from model_export.folding.network import read_network
+from model_export.folding.picture import drawing
 from model_export.folding.report import FoldReport
 from model_export.folding.rules import Remainder
+from model_export.folding.savings import count_savings
 from model_export.folding.sinking import sink_clamps
 from model_export.folding.trace import DynamicShapes, capture, editable, recapture
 from model_export.folding.writing import round_weights, write_graph
@@ -88,12 +91,17 @@ def fold(
     written = write_graph(original, network, choice)
     sink_clamps(written.graph_module.graph)
     proof = prove(written, network, choice, observation, example_inputs)
-    round_weights(written.graph_module)
+    new = round_weights(written.graph_module)
     report = FoldReport(
         objective=objective,
         fates=(*refused, *tell_fates(network, choice, objective, proof.batch_norm_errors)),
-        affine_maps_left=_maps_left(choice),
+        affine_maps_left=sum(left.kind is Remainder.MAP for left in choice.maps),
         error=proof.error,
+        savings=count_savings(original, written.graph_module, network, choice),
+        dead_channels=find_dead_channels(network),
+        pruned=0,
+        before=drawing(original.graph, {spot.node for spot in network.affine_spots}, ()),
+        after=drawing(written.graph_module.graph, written.affine, new),
     )
     return FoldResult(recapture(written.graph_module, example_inputs, dynamic_shapes), report)
 
@@ -107,7 +115,3 @@ def _refusals(graph_module: fx.GraphModule, allow: bool) -> Iterator[Fate]:
         if not allow:
             raise FoldRefused(name, reason)
         yield Fate(name, "refused", name, "", reason, None)
-
-
-def _maps_left(choice: Choice) -> int:
-    return sum(left.kind is Remainder.MAP for left in choice.maps)

@@ -34,6 +34,7 @@ class GraphWriter:
         # Any stored form of an original node: enough for who only asks for its size.
         self.nodes: dict[fx.Node, fx.Node] = {}
         self._names: set[str] = set()
+        self.affine_nodes: set[fx.Node] = set()
 
     def again(self, call: Call, inputs: Sequence[fx.Node]) -> fx.Node:
         """The same operator on other inputs."""
@@ -74,8 +75,10 @@ class GraphWriter:
         scale, shift = compressed(affine.scale), compressed(affine.shift)
         if bool((scale != 1).any()):
             result = self.call(call, _aten.mul.Tensor, result, self.constant(call, "scale", lambda: scale))
+            self.affine_nodes.add(result)
         if bool((shift != 0).any()):
             result = self.call(call, _aten.add.Tensor, result, self.constant(call, "shift", lambda: shift))
+            self.affine_nodes.add(result)
         return result
 
     def _free_name(self, name: str) -> str:
@@ -100,10 +103,17 @@ class _Weight(Recipe):
 
 @dataclass(frozen=True, eq=False)
 class WrittenGraph:
-    """The folded graph, its new weights still recipes, and where each value is produced in it."""
+    """The folded graph, its new weights still recipes.
+
+    Attributes:
+        graph_module: The graph.
+        produced: Where each value is produced in it.
+        affine: Its nodes that are left of affine maps.
+    """
 
     graph_module: fx.GraphModule
     produced: Mapping[Value, fx.Node]
+    affine: frozenset[fx.Node]
 
 
 def write_graph(original: fx.GraphModule, network: Network, choice: Choice) -> WrittenGraph:
@@ -127,7 +137,7 @@ def write_graph(original: fx.GraphModule, network: Network, choice: Choice) -> W
             if viewed is value:
                 writer.nodes[node] = new
     produced = {value: stored[value, id(form)] for value, form in choice.produced.items()}
-    return WrittenGraph(_assembled(writer, original), produced)
+    return WrittenGraph(_assembled(writer, original), produced, frozenset(writer.affine_nodes))
 
 
 def _write_operation(
@@ -172,10 +182,13 @@ def _share(target: torch.nn.Module, source: torch.nn.Module, name: str) -> None:
         setattr(target, last, value)
 
 
-def round_weights(graph_module: fx.GraphModule) -> None:
-    """Turn every recipe into a buffer of its dtype: the one rounding of a fold."""
+def round_weights(graph_module: fx.GraphModule) -> frozenset[str]:
+    """Turn every recipe into a parameter of its dtype, the one rounding of a fold; their names."""
+    names = set()
     for name, module in list(graph_module.named_children()):
         if isinstance(module, _Weight):
             value = module().to(module.dtype).contiguous()
             delattr(graph_module, name)
             graph_module.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
+            names.add(name)
+    return frozenset(names)

