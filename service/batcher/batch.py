@@ -124,7 +124,8 @@ class QueuedInstance:
         future: What its client awaits.
         enqueued_at: When it was submitted.
         deadline: From when on nobody wants its answer.
-        answer_at: When its answer was predicted to come.
+        answer_at: When its answer was predicted to come; None where that was said of a later one of
+            the same request.
     """
 
     __slots__ = ("answer_at", "deadline", "enqueued_at", "future", "pixels")
@@ -135,7 +136,7 @@ class QueuedInstance:
         future: asyncio.Future[Row],
         enqueued_at: float,
         deadline: float,
-        answer_at: float,
+        answer_at: float | None,
     ) -> None:
         self.pixels = pixels
         self.future = future

@@ -230,7 +230,8 @@ class Batcher:
             raise ValueError("every slot of this permit is used")
         permit.slots -= 1
         future = self._loop.create_future()
-        instance = QueuedInstance(pixels, future, self._clock(), permit.deadline, permit.answer_at)
+        answer_at = None if permit.slots else permit.answer_at
+        instance = QueuedInstance(pixels, future, self._clock(), permit.deadline, answer_at)
         permit._instances.append(instance)
         if self._handover.submit(instance):
             self._loop.call_soon(self._handover.wake)
@@ -312,8 +313,7 @@ class Batcher:
             self._fail_batch(batch)
             return
         result = batch.result
-        self._queue.cost.learn(result.size, result.inference_s)
-        self._queue.lateness.learn(self._clock() - batch.instances[-1].answer_at)
+        self._learn(batch, result)
         left = 0
         for index, (instance, queue_s) in enumerate(zip(batch.instances, result.queue_s, strict=True)):
             if instance.future.cancelled():
@@ -324,6 +324,12 @@ class Batcher:
         if left:
             self._observer.instances_cancelled("inference", left)
         self._observer.batch_finished(result)
+
+    def _learn(self, batch: Batch, result: FinishedBatch) -> None:
+        self._queue.cost.learn(result.size, result.inference_s)
+        answer_at = batch.instances[-1].answer_at
+        if answer_at is not None:
+            self._queue.lateness.learn(self._clock() - answer_at)
 
     def _fail_batch(self, batch: Batch) -> None:
         size = len(batch.instances)

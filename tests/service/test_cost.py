@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +92,15 @@ def test_drain_is_full_batches_and_a_rest(n: int, max_batch_size: int) -> None:
     assert cost.drain_s(n, max_batch_size) == pytest.approx(sum(1.0 + size for size in sizes_run), abs=1e-6)
 
 
+def test_noise_is_not_taken_for_overhead() -> None:
+    generator = random.Random(3)
+    cost = CostModel()
+    for size in (1, 2, 3) * 300:
+        cost.learn(size, (0.001 + 0.019 * size) * generator.lognormvariate(0, 0.3))
+        assert cost.worthwhile_size(64) <= 8
+    assert cost.per_instance_s == pytest.approx(0.019, rel=0.2)
+
+
 def learnt(overhead_s: float, per_instance_s: float) -> CostModel:
     cost = CostModel()
     for size in (1, 2, 4, 8) * 60:
@@ -102,7 +113,7 @@ def learnt(overhead_s: float, per_instance_s: float) -> CostModel:
     [
         (20e-6, 45e-6, 64),  # a small CNN: the whole batch takes 3 ms
         (0.5e-3, 18e-3, 2),  # ResNet-18 on two cores: batching gains nothing
-        (5e-3, 18e-3, 13),  # the same with an overhead worth spreading
+        (5e-3, 18e-3, 5),  # the same with an overhead worth spreading
         (10e-3, 0.1e-3, 64),  # a GPU
         (0.0, 1.0, 1),  # slow, one by one
     ],
@@ -145,22 +156,15 @@ def test_one_cold_image_is_no_pace() -> None:
 
 def test_a_margin_covers_errors_that_vary() -> None:
     lateness = Lateness()
-    for error_s in (0.0, 0.2) * 50:
+    assert lateness.margin_s == 0
+    for error_s in (-0.1, 0.1) * 100:
         lateness.learn(error_s)
-    assert 0.2 < lateness.margin_s < 0.6
+    assert lateness.margin_s == pytest.approx(0.6, rel=0.05)
 
 
-def test_answers_that_come_early_need_no_margin() -> None:
-    lateness = Lateness()
-    assert lateness.margin_s == 0
-    for _ in range(50):
-        lateness.learn(-1.0)
-    assert lateness.margin_s == 0
-
-
-def test_a_stall_is_forgotten_within_a_few_batches() -> None:
+def test_a_stall_is_forgotten() -> None:
     lateness = Lateness()
     lateness.learn(5.0)
-    for _ in range(20):
+    for _ in range(100):
         lateness.learn(0.0)
-    assert lateness.margin_s < 0.5
+    assert lateness.margin_s < 0.1

@@ -1,0 +1,175 @@
+"""The state machine under three times its capacity, in simulated time: no thread, no clock, no waiting.
+
+::
+
+    Poisson arrivals ──▶ admit ──▶ decoders (first come, first served) ──▶ line ──▶ form ──▶ engine
+                          │                                                                  │
+                        refused at once                              answered within the deadline?
+
+Time of a batch is a + b · n with lognormal noise; every client has a deadline of one second.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from service.batcher import CostModel
+from service.batcher.waiting import BatchQueue
+from service.errors import RequestError
+
+DEADLINE_S = 1.0
+OVERLOAD_S = 20.0
+CALM_S = 5.0
+RECOVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How fast a service is: a and b of its engine, and its decoders."""
+
+    overhead_s: float
+    per_instance_s: float
+    decode_s: float = 0.0
+    decoders: int = 2
+    noise: float = 0.2
+
+    @property
+    def capacity(self) -> float:
+        """Instances a second at best, of the engine or of the decoders."""
+        size = 64
+        engine = size / (self.overhead_s + self.per_instance_s * size)
+        return min(engine, self.decoders / self.decode_s) if self.decode_s else engine
+
+
+@dataclass(eq=False)
+class Instance:
+    """One client's."""
+
+    arrived_at: float
+    deadline: float
+    answer_at: float
+    enqueued_at: float = math.inf
+    is_abandoned: bool = False
+
+
+@dataclass
+class Simulation:
+    """Events in order of time, and what became of everybody."""
+
+    machine: Machine
+    random: random.Random
+    queue: BatchQueue[Instance] = field(init=False)
+    latencies: list[tuple[float, float]] = field(default_factory=list)  # when answered, after how long
+    refused_at: list[float] = field(default_factory=list)
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        cost = CostModel()
+        for size in (1, 2, 4, 8, 16, 32, 64):
+            cost.learn(size, self.machine.overhead_s + self.machine.per_instance_s * size)
+        self.queue = BatchQueue(max_batch_size=64, max_queue_size=1024, max_queue_delay_s=0, cost=cost)
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._scheduled = 0
+        self._undecoded: deque[Instance] = deque()
+        self._free_decoders = self.machine.decoders
+        self._is_running = False
+
+    def run(self, rates: list[tuple[float, float]]) -> None:
+        """Arrivals at each rate for so many seconds, one after the other, until all is answered."""
+        start = 0.0
+        for rate, seconds in rates:
+            moment = start
+            while (moment := moment + self.random.expovariate(rate)) < start + seconds:
+                self._at(moment, self._arrive)
+            start += seconds
+        while self._events:
+            moment, _, event = heapq.heappop(self._events)
+            event(moment)
+
+    def _at(self, moment: float, event: Callable[[float], None]) -> None:
+        self._scheduled += 1
+        heapq.heappush(self._events, (moment, self._scheduled, event))
+
+    def _arrive(self, now: float) -> None:
+        try:
+            answer_at = self.queue.admit(1, now + DEADLINE_S, now)
+        except RequestError:
+            self.refused_at.append(now)
+            return
+        self._undecoded.append(Instance(now, now + DEADLINE_S, answer_at))
+        self._decode(now)
+
+    def _decode(self, now: float) -> None:
+        while self._free_decoders and self._undecoded:
+            self._free_decoders -= 1
+            instance = self._undecoded.popleft()
+            self._at(now + self.machine.decode_s, partial(self._decoded, instance))
+
+    def _decoded(self, instance: Instance, now: float) -> None:
+        self._free_decoders += 1
+        instance.enqueued_at = now
+        self.queue.submit(instance)
+        self._decode(now)
+        if not self._is_running:
+            self._form(now)
+
+    def _form(self, now: float) -> None:
+        formed = self.queue.form(now)
+        self.dropped += len(formed.expired)
+        self.queue.settle(len(formed.expired))
+        self._is_running = bool(formed.batch)
+        if formed.batch:
+            seconds = self._duration(len(formed.batch))
+            self._at(now + seconds, lambda then: self._finish(then, formed.batch, seconds))
+
+    def _duration(self, size: int) -> float:
+        mean_s = self.machine.overhead_s + self.machine.per_instance_s * size
+        return mean_s * self.random.lognormvariate(0, self.machine.noise)
+
+    def _finish(self, now: float, batch: list[Instance], seconds: float) -> None:
+        self.queue.cost.learn(len(batch), seconds)
+        self.queue.lateness.learn(now - batch[-1].answer_at)
+        self.queue.settle(len(batch))
+        self.latencies += [(now, now - instance.arrived_at) for instance in batch]
+        self._form(now)
+
+
+MACHINES = {
+    "small network": Machine(60e-6, 45e-6),
+    "ResNet-18 on two cores": Machine(1e-3, 19e-3),
+    "GPU": Machine(5e-3, 0.2e-3),
+    "big photos, small network": Machine(60e-6, 45e-6, decode_s=0.02),
+    "noisy": Machine(2e-3, 5e-3, noise=0.4),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_three_times_the_capacity(machine: Machine) -> None:
+    # Shorter where there would be very many arrivals.
+    seconds = min(OVERLOAD_S, 20_000 / machine.capacity)
+    simulation = Simulation(machine, random.Random(1))
+    simulation.run([(3 * machine.capacity, seconds), (0.5 * machine.capacity, CALM_S)])
+    steady = [(when, latency) for when, latency in simulation.latencies if seconds / 4 < when < seconds]
+    in_time = [latency for _, latency in steady if latency <= DEADLINE_S]
+    goodput = len(in_time) / (seconds * 3 / 4)
+    assert goodput >= 0.9 * machine.capacity / math.exp(machine.noise**2 / 2)
+    assert sorted(latency for _, latency in steady)[int(0.99 * len(steady))] <= DEADLINE_S
+    assert simulation.dropped <= 0.01 * len(simulation.latencies)
+    assert all(refused < seconds + RECOVERY_S for refused in simulation.refused_at)
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_below_its_capacity_nobody_is_refused(machine: Machine) -> None:
+    simulation = Simulation(machine, random.Random(2))
+    simulation.run([(0.6 * machine.capacity, min(OVERLOAD_S, 20_000 / machine.capacity))])
+    assert not simulation.refused_at
+    assert not simulation.dropped
+    assert all(latency <= DEADLINE_S for _, latency in simulation.latencies)
