@@ -22,6 +22,7 @@ from functools import partial
 import pytest
 
 from service.batcher import CostModel
+from service.batcher.cost import DecodePace, Lateness
 from service.batcher.waiting import BatchQueue
 from service.errors import RequestError
 
@@ -151,19 +152,64 @@ MACHINES = {
 }
 
 
+def withstands(simulation: Simulation) -> bool:
+    """Three times the capacity: goodput, deadlines, and calm soon after."""
+    machine = simulation.machine
+    seconds = min(OVERLOAD_S, 20_000 / machine.capacity)  # shorter where there are very many arrivals
+    simulation.run([(3 * machine.capacity, seconds), (0.5 * machine.capacity, CALM_S)])
+    steady = [latency for when, latency in simulation.latencies if seconds / 4 < when < seconds]
+    goodput = sum(latency <= DEADLINE_S for latency in steady) / (seconds * 3 / 4)
+    return (
+        goodput >= 0.9 * machine.capacity / math.exp(machine.noise**2 / 2)
+        and sorted(steady)[int(0.99 * len(steady))] <= DEADLINE_S
+        and simulation.dropped <= 0.01 * len(simulation.latencies)
+        and all(refused < seconds + RECOVERY_S for refused in simulation.refused_at)
+    )
+
+
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_three_times_the_capacity(machine: Machine) -> None:
-    # Shorter where there would be very many arrivals.
-    seconds = min(OVERLOAD_S, 20_000 / machine.capacity)
-    simulation = Simulation(machine, random.Random(1))
-    simulation.run([(3 * machine.capacity, seconds), (0.5 * machine.capacity, CALM_S)])
-    steady = [(when, latency) for when, latency in simulation.latencies if seconds / 4 < when < seconds]
-    in_time = [latency for _, latency in steady if latency <= DEADLINE_S]
-    goodput = len(in_time) / (seconds * 3 / 4)
-    assert goodput >= 0.9 * machine.capacity / math.exp(machine.noise**2 / 2)
-    assert sorted(latency for _, latency in steady)[int(0.99 * len(steady))] <= DEADLINE_S
-    assert simulation.dropped <= 0.01 * len(simulation.latencies)
-    assert all(refused < seconds + RECOVERY_S for refused in simulation.refused_at)
+    assert withstands(Simulation(machine, random.Random(1)))
+
+
+class BlindToDecoding(DecodePace):
+    """Believes that decoding takes no time."""
+
+    def drain_s(self, n: int) -> float:
+        return 0.0
+
+
+class WithoutMargin(Lateness):
+    """Believes its predictions."""
+
+    @property
+    def margin_s(self) -> float:
+        return 0.0
+
+
+class AdmitsEverybody(BatchQueue[Instance]):
+    """Looks at the number of slots only."""
+
+    def drain_s(self, n: int, now: float) -> float:
+        return 0.0
+
+
+def test_the_check_notices_who_is_blind_to_decoding() -> None:
+    simulation = Simulation(MACHINES["big photos, small network"], random.Random(1))
+    simulation.queue.pace = BlindToDecoding()
+    assert not withstands(simulation)
+
+
+def test_the_check_notices_who_believes_predictions() -> None:
+    simulation = Simulation(MACHINES["ResNet-18 on two cores"], random.Random(1))
+    simulation.queue.lateness = WithoutMargin()
+    assert not withstands(simulation)
+
+
+def test_the_check_notices_who_admits_everybody() -> None:
+    simulation = Simulation(MACHINES["ResNet-18 on two cores"], random.Random(1))
+    simulation.queue.__class__ = AdmitsEverybody
+    assert not withstands(simulation)
 
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
