@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from model_export.config import DataConfig
-from model_export.data import cifar10, digits, imagefolder, mnist
+from model_export.data import cifar10, digits, imagefolder, labeltable, mnist
 from model_export.data.archive import Archive, find_archive
 from model_export.data.dataset import ImageDataset, Split, SplitName
 from model_export.data.division import divide, thin
-from model_export.data.labels import ordered_labels, read_labels
+from model_export.data.labels import ordered_labels, read_labels, relabelled
+from model_export.data.layout import Layout, Listing
 from model_export.data.pixels import conformed, contract_for, encode_png, measured
 from model_export.errors import InvalidConfig
 from service.artifact import InputContract
@@ -101,14 +102,14 @@ def _assembled(
 ) -> ImageDataset:
     """A data set from pixels in memory; with ``held_back`` None, that is taken from ``learning``."""
     contract = contract_for(config, native)
-    shares = (VALIDATION_SHARE,) if held_back else (VALIDATION_SHARE, TEST_SHARE)
+    shares = (VALIDATION_SHARE, TEST_SHARE) if held_back is None else (VALIDATION_SHARE,)
     validation, *tests, train = (
         learning.take(part) for part in divide(learning.targets, shares, config.seed)
     )
     train = train.take(thin(train.targets, config.limit, config.seed))
     splits = [
         replace(split, images=conformed(split.images, contract))
-        for split in (train, validation, held_back or tests[0])
+        for split in (train, validation, tests[0] if held_back is None else held_back)
     ]
     return _labelled(config, given, classes, contract, splits)
 
@@ -120,25 +121,26 @@ def _decoded(
     archive: Archive,
     console: Console | None,
 ) -> ImageDataset:
-    """A data set from encoded pictures in class folders."""
+    """A data set from encoded pictures, in class folders or with a table of labels."""
     contract = contract_for(config, native)
-    layout = imagefolder.survey(archive)
+    table = labeltable.find_table(archive)
+    layout = labeltable.read_table(archive, table) if table else imagefolder.survey(archive)
     train, *held_back = _divided(layout, config.seed)
-    train = train.take(thin(train.targets(layout.classes), config.limit, config.seed))
+    train = train.take(thin(train.targets, config.limit, config.seed))
     splits = []
     for listing in (train, *held_back):
         images, sizes = imagefolder.load(archive, listing.names, contract, console=console)
-        splits.append(Split(images, listing.targets(layout.classes), sizes))
+        splits.append(Split(images, listing.targets, sizes))
     return _labelled(config, given, layout.classes, contract, splits)
 
 
-def _divided(layout: imagefolder.Layout, seed: int) -> tuple[imagefolder.Listing, ...]:
+def _divided(layout: Layout, seed: int) -> tuple[Listing, ...]:
     """The listings of the training, the validation and the test split."""
     if layout.validation is not None and layout.test is not None:
         return layout.train, layout.validation, layout.test
     shares = (VALIDATION_SHARE, TEST_SHARE) if layout.test is None else (VALIDATION_SHARE,)
     validation, *tests, train = (
-        layout.train.take(part) for part in divide(layout.train.targets(layout.classes), shares, seed)
+        layout.train.take(part) for part in divide(layout.train.targets, shares, seed)
     )
     return train, validation, layout.test or tests[0]
 
@@ -151,7 +153,9 @@ def _labelled(
     splits: Sequence[Split],
 ) -> ImageDataset:
     labels, positions = ordered_labels(classes, given)
-    train, validation, test = (replace(split, targets=positions[split.targets]) for split in splits)
+    train, validation, test = (
+        replace(split, targets=relabelled(split.targets, positions, len(labels))) for split in splits
+    )
     return ImageDataset(
         config.dataset, labels, measured(contract, config, train.images), train, validation, test
     )

@@ -80,6 +80,8 @@ def _check_split(split: Split, where: str, shape: tuple[int, int, int], classes:
         raise DataError(f"{where}: pictures of shape {split.images.shape[1:]}, the contract says {shape}")
     if len(split.targets) != len(split):
         raise DataError(f"{where}: {len(split)} pictures, {len(split.targets)} targets")
+    if split.targets.ndim == 2 and split.targets.shape[1] != classes:
+        raise DataError(f"{where}: targets of {split.targets.shape[1]} labels, there are {classes}")
     limit = classes if split.targets.ndim == 1 else 2
     if split.targets.min() < 0 or split.targets.max() >= limit:
         raise DataError(f"{where}: targets reach {split.targets.max()}, there are {classes} labels")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from model_export.data.archive import Archive
+from model_export.data.layout import Layout, Listing
 from model_export.errors import DataError
 from service.artifact import InputContract
 from service.errors import RequestError
@@ -35,44 +35,7 @@ _VALIDATION: Final = frozenset({"val", "valid", "validation"})
 _TEST: Final = frozenset({"test", "testing"})
 _CHUNK = 256  # pictures that are encoded in memory at once
 
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The files of one split and the class of each.
-
-    Attributes:
-        names: In the archive, sorted.
-        classes: The name of each file's class folder.
-    """
-
-    names: tuple[str, ...]
-    classes: tuple[str, ...]
-
-    def targets(self, labels: Sequence[str]) -> NDArray[np.int64]:
-        """int64 [N], positions in ``labels``."""
-        position = {label: index for index, label in enumerate(labels)}
-        return np.array([position[name] for name in self.classes], np.int64)
-
-    def take(self, positions: NDArray[np.intp]) -> Listing:
-        """The files at ``positions``, in that order."""
-        return Listing(
-            tuple(self.names[position] for position in positions),
-            tuple(self.classes[position] for position in positions),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What was found: either ``train`` and ``test`` (and maybe ``validation``), or only ``train``."""
-
-    train: Listing
-    validation: Listing | None
-    test: Listing | None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class folders of the training split, sorted."""
-        return tuple(sorted(set(self.train.classes)))
+_Classes = dict[str, str]  # a picture's name → its class folder
 
 
 def survey(archive: Archive) -> Layout:
@@ -82,16 +45,21 @@ def survey(archive: Archive) -> Layout:
         DataError: No pictures, a picture outside the class folders, a single class, or a class that
             is held back but not trained on.
     """
-    layout = _arranged(archive, pictures_in(archive))
-    if len(layout.classes) < 2:
-        raise DataError(f"{archive.path}: a single class, '{layout.classes[0]}'; nothing to tell apart")
-    for listing in (layout.validation, layout.test):
-        strangers = set(listing.classes if listing else ()) - set(layout.classes)
-        if strangers:
-            raise DataError(
-                f"{archive.path}: class '{min(strangers)}' is held back, but has no training pictures"
-            )
-    return layout
+    train, validation, test = _arranged(archive, pictures_in(archive))
+    classes = tuple(sorted(set(train.values())))
+    if len(classes) < 2:
+        raise DataError(f"{archive.path}: a single class, '{classes[0]}'; nothing to tell apart")
+    strangers = (set(validation.values()) | set(test.values())) - set(classes)
+    if strangers:
+        raise DataError(
+            f"{archive.path}: class '{min(strangers)}' is held back, but has no training pictures"
+        )
+    return Layout(
+        classes,
+        _listing(train, classes),
+        _listing(validation, classes) if validation else None,
+        _listing(test, classes) if test else None,
+    )
 
 
 def pictures_in(archive: Archive) -> tuple[str, ...]:
@@ -160,30 +128,34 @@ def _root_of(names: Sequence[str]) -> str:
     return "".join(f"{part}/" for part in names[0].split("/")[:depth])
 
 
-def _arranged(archive: Archive, names: Sequence[str]) -> Layout:
+def _arranged(archive: Archive, names: Sequence[str]) -> tuple[_Classes, _Classes, _Classes]:
+    """The class of each picture, for the training, the validation and the test split."""
     root = _root_of(names)
     tops = {name: name[len(root) :].split("/")[0].lower() for name in names}
     if not set(tops.values()) & (_TRAIN | _VALIDATION | _TEST):
-        return Layout(_listing(archive, root, names), None, None)
-    train, validation, test = (
-        _listing(archive, root, [name for name in names if tops[name] in split], below=1)
-        for split in (_TRAIN, _VALIDATION, _TEST)
-    )
+        return _classes(archive, root, names), {}, {}
     stranger = next((name for name in names if tops[name] not in _TRAIN | _VALIDATION | _TEST), None)
     if stranger is not None:
         raise DataError(f"{archive.locate(stranger)}: lies outside the folders train, val and test")
-    if not train.names:
+    train, validation, test = (
+        _classes(archive, root, [name for name in names if tops[name] in split], below=1)
+        for split in (_TRAIN, _VALIDATION, _TEST)
+    )
+    if not train:
         raise DataError(f"{archive.path}: there are held-back pictures, but no folder 'train'")
-    if not test.names:
-        return Layout(train, None, validation)
-    return Layout(train, validation if validation.names else None, test)
+    return (train, validation, test) if test else (train, {}, validation)
 
 
-def _listing(archive: Archive, root: str, names: Sequence[str], below: int = 0) -> Listing:
-    classes = []
+def _classes(archive: Archive, root: str, names: Sequence[str], below: int = 0) -> _Classes:
+    classes = {}
     for name in names:
         folders = name[len(root) :].split("/")[below:-1]
         if not folders:
             raise DataError(f"{archive.locate(name)}: lies outside any class folder")
-        classes.append(folders[0])
-    return Listing(tuple(names), tuple(classes))
+        classes[name] = folders[0]
+    return classes
+
+
+def _listing(found: _Classes, classes: Sequence[str]) -> Listing:
+    position = {name: index for index, name in enumerate(classes)}
+    return Listing(tuple(found), np.array([position[name] for name in found.values()], np.int64))

@@ -60,3 +60,21 @@ def ordered_labels(
     raise DataError(
         f"--labels: {len(given)} labels for {len(classes)} classes, and no '{missing}' among them"
     )
+
+
+def relabelled(targets: NDArray[np.int64], positions: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
+    """``targets`` for another order of the labels.
+
+    Args:
+        targets: int64 [N], old positions; or [N, old K] of 0 and 1.
+        positions: New position of each old label.
+        labels: New K.
+
+    Returns:
+        int64 [N], or [N, K].
+    """
+    if targets.ndim == 1:
+        return positions[targets]
+    moved = np.zeros((len(targets), labels), np.int64)
+    moved[:, positions] = targets
+    return moved

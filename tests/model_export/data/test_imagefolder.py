@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model_export.config import DataConfig
-from model_export.data import encode_png, load_dataset
+from model_export.data import encode_png, load_dataset, load_pictures
 from model_export.errors import DataError, InvalidConfig
 
 SHAPE = (3, 8, 8)
@@ -82,6 +82,16 @@ def test_the_seed_decides_the_division(tmp_path: Path) -> None:
 def test_the_limit_thins_only_the_training_split(tmp_path: Path) -> None:
     dataset = load_dataset(config(fill(tmp_path, CLASSES), limit=5))
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (5, 2, 4)
+
+
+def test_pictures_without_labels_are_read_from_any_depth(tmp_path: Path) -> None:
+    dataset = load_dataset(config(fill(tmp_path, CLASSES, count=5)))
+    pictures = load_pictures(tmp_path, dataset.contract)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    known = {image.tobytes() for split in splits for image in split.images}
+    assert {image.tobytes() for image in pictures} == known
+    with pytest.raises(DataError, match="nowhere: no such file"):
+        load_pictures(tmp_path / "nowhere", dataset.contract)
 
 
 def test_a_list_of_labels_decides_their_order(tmp_path: Path) -> None:
