@@ -3,8 +3,8 @@
 ::
 
     logger.info("answered", extra={"fields": {"request_id": …, "status": 200}})
-        text   2026-11-23T06:00:00.123Z INFO service.app answered request_id=… status=200
-        json   {"time": …, "level": "info", "logger": "service.app", "message": "answered", "request_id": …}
+        text   2026-11-23T06:00:00.123Z INFO service.app.journal answered request_id=… status=200
+        json   {"time": …, "level": "info", "logger": …, "message": "answered", "request_id": …, …}
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def _uvicorn_config(application: Application, on_end: Callable[[], None] | None)
         header_timeout_s=settings.header_timeout_ms / 1000,
         max_header_bytes=settings.max_header_bytes,
         max_connections=settings.max_connections,
-        on_refusal=application.note_early_refusal,
+        on_refusal=application.journal.refused_early,
         on_end=on_end,
     )
     return uvicorn.Config(

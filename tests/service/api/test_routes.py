@@ -109,7 +109,7 @@ async def test_an_unexpected_failure_is_logged_whole_and_told_to_nobody(
         response = await service.client.get("/boom")
     problem_of(response, Reason.INFERENCE_FAILED)
     assert "secret" not in response.text
-    (record,) = [record for record in caplog.records if record.name == "service.app"]
+    (record,) = [record for record in caplog.records if record.name == "service.app.journal"]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
     assert record.__dict__["fields"]["request_id"] == response.headers["x-request-id"]

@@ -1,0 +1,90 @@
+"""What became of each request: counted, and written where somebody should know."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from service.api.exchange import ClientLeft, Exchange
+from service.api.problems import STATUSES
+from service.errors import Reason, RequestError
+from service.logs import Throttle
+from service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+# Methods outside the closed set of a metric label count as this.
+_OTHER_METHOD: Final = "OTHER"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_CLIENT_LEFT: Final = "client left"
+# Of these there are thousands a second when there are any.
+_CROWD_REASONS: Final = frozenset(
+    {
+        Reason.OVERLOADED,
+        Reason.RATE_LIMITED,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.NOT_READY,
+        Reason.SHUTTING_DOWN,
+    }
+)
+
+
+class Journal:
+    """The metrics and the log of one application's requests."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._throttle = Throttle()
+
+    def refused(self, exchange: Exchange, error: RequestError) -> None:
+        """A request ended with this error."""
+        self._metrics.request_rejected(error.reason)
+        held_back = self._throttle.admit(error.reason) if error.reason in _CROWD_REASONS else 0
+        if held_back is None:
+            return
+        status = STATUSES[error.reason]
+        fields = {"reason": error.reason.value, "status": status, **_fields(exchange)}
+        if held_back:
+            fields["held_back"] = held_back  # of this reason, since its last line
+        if status == 500 and error.__cause__ is not None:
+            fields["cause"] = repr(error.__cause__)
+        level = logging.WARNING if status >= 500 else logging.INFO
+        logger.log(level, "refused: %s", error.detail, extra={"fields": fields})
+
+    def refused_early(self, error: RequestError, request_id: str) -> None:
+        """The server refused something before there was a request that it could have handed on."""
+        self._metrics.request_rejected(error.reason)
+        held_back = self._throttle.admit(error.reason)
+        if held_back is not None:
+            fields = {"reason": error.reason.value, "request_id": request_id, "held_back": held_back}
+            logger.info("refused: %s", error.detail, extra={"fields": fields})
+
+    def failed(self, exchange: Exchange, reason: Reason) -> None:
+        """An exception that nobody thought of ended a request; called where it is handled."""
+        self._metrics.request_rejected(reason)
+        logger.exception("request failed", extra={"fields": _fields(exchange)})
+
+    def left(self, exchange: Exchange, left: ClientLeft) -> None:
+        """The client did not wait for its answer."""
+        if left.stage == "receive":
+            self._metrics.instances_cancelled("receive")
+        held_back = self._throttle.admit(_CLIENT_LEFT)
+        if held_back is not None:
+            fields = {"stage": left.stage, **_fields(exchange), "held_back": held_back}
+            logger.info("client left", extra={"fields": fields})
+
+    def ended(self, exchange: Exchange) -> None:
+        """The last that is said of every request."""
+        if not exchange.has_responded:
+            return
+        seconds = time.monotonic() - exchange.started
+        method = exchange.method if exchange.method in _METHODS else _OTHER_METHOD
+        self._metrics.request_finished(exchange.route, method, str(exchange.status), seconds)
+        if logger.isEnabledFor(logging.DEBUG):
+            fields = {"status": exchange.status, "seconds": seconds, **_fields(exchange)}
+            logger.debug("answered", extra={"fields": fields})
+
+
+def _fields(exchange: Exchange) -> dict[str, object]:
+    return {"request_id": exchange.request_id, "method": exchange.method, "route": exchange.route}

@@ -1,0 +1,64 @@
+"""What of the settings is whose business. Only here are they seen whole."""
+
+from __future__ import annotations
+
+from service import access
+from service.api.body import BodyLimits
+from service.api.predict import PredictLimits
+from service.artifact import Precision
+from service.engine import EngineOptions, Provider, available_cpus
+from service.images import DecodeLimits
+from service.repository import RepositoryOptions
+from service.settings import Settings
+
+
+def make_access(settings: Settings) -> access.Access | None:
+    """The door that the settings ask for; None where everybody is let in.
+
+    Raises:
+        InvalidConfiguration: The file with the keys is not right.
+    """
+    if settings.api_keys_file is None and not settings.rate_limit_per_minute:
+        return None
+    keys = None if settings.api_keys_file is None else access.KeyFile(settings.api_keys_file)
+    rate = settings.rate_limit_per_minute
+    return access.Access(keys, access.RateLimiter(rate) if rate else None)
+
+
+def cpu_share(settings: Settings) -> int:
+    """The CPUs that are this worker's; at least one."""
+    return max(1, available_cpus() // settings.workers)
+
+
+def repository_options(settings: Settings) -> RepositoryOptions:
+    """What of the settings is the repository's business."""
+    return RepositoryOptions(
+        root=settings.repository,
+        models=settings.models,
+        default_model=settings.default_model,
+        precision=None if settings.precision == "auto" else Precision(settings.precision),
+        engine=EngineOptions(
+            provider=Provider(settings.execution_provider),
+            threads=settings.threads,
+            cpus=cpu_share(settings),
+            max_batch_size=settings.max_batch_size,
+        ),
+        max_queue_size=settings.max_queue_size,
+        max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+        inference_timeout_s=settings.inference_timeout_s,
+    )
+
+
+def predict_limits(settings: Settings) -> PredictLimits:
+    """What of the settings bounds a request."""
+    return PredictLimits(
+        body=BodyLimits(
+            max_bytes=settings.max_body_bytes,
+            timeout_s=settings.body_timeout_ms / 1000,
+            max_held_bytes=settings.max_bytes_in_flight,
+        ),
+        max_images=settings.max_images_per_request,
+        default_deadline_s=settings.default_deadline_ms / 1000,
+        top_k=settings.top_k,
+        decode=DecodeLimits(max_pixels=settings.max_pixels, formats=frozenset(settings.image_formats)),
+    )
