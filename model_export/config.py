@@ -151,6 +151,23 @@ class QuantizeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptConfig:
+    """An ONNX classifier from elsewhere.
+
+    Attributes:
+        file: The ONNX file.
+        output: What it gives.
+        output_name: Of the output that is meant; None: there is only one that can be.
+        task: ``multiclass`` (one label is right) or ``multilabel`` (any number).
+    """
+
+    file: Path
+    output: Literal["logits", "probabilities"]
+    output_name: str | None = None
+    task: Literal["multiclass", "multilabel"] = "multiclass"
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """A whole run: train → calibrate → cost → fold → export → verify → publish.
 

@@ -220,11 +220,17 @@ class AnswerQuality:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Everything that was proven and measured about one model file."""
+    """Everything that was proven and measured about one model file.
+
+    Attributes:
+        checks: All passed.
+        accuracy: Of each form of the network; empty where no pictures had labels.
+        quality: Of the file's answers; None where no pictures had labels.
+    """
 
     checks: tuple[ParityCheck, ...]
     accuracy: tuple[AccuracyResult, ...]
-    quality: AnswerQuality
+    quality: AnswerQuality | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from model_export.command_line.flags import parser
+from model_export.command_line.flags import ADOPT, parser
 from model_export.command_line.stages import STAGES
-from model_export.config import DataConfig, ModelConfig, QuantizeConfig, RunConfig, TrainConfig
+from model_export.config import AdoptConfig, DataConfig, ModelConfig, QuantizeConfig, RunConfig, TrainConfig
 from model_export.errors import ExportError, InvalidConfig
-from model_export.pipeline import Run, WorkDir
+from model_export.pipeline import Run, WorkDir, adopt
 from service.errors import FoldserveError
 
 EXIT_FAILED: Final = 1
@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # With --json the result alone is on stdout, so that it can be piped on.
     console = Console(stderr=parsed.json)
     try:
-        run = run_for(parsed, console)
-        result = STAGES[parsed.stage].work(run)
+        result = _work(parsed, console)
     except InvalidConfig as error:
         return _fail(error, EXIT_USAGE)
     except (ExportError, FoldserveError) as error:
@@ -49,6 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.json:
         sys.stdout.buffer.write(TypeAdapter(type(result)).dump_json(result, indent=2) + b"\n")
     return 0
+
+
+def _work(parsed: argparse.Namespace, console: Console) -> object:
+    if parsed.stage != ADOPT:
+        return STAGES[parsed.stage].work(run_for(parsed, console))
+    flags = vars(parsed)
+    adoption = AdoptConfig(**_chosen(flags, _ADOPT_FIELDS))
+    config = _replaced(RunConfig(name=flags.get("name", adoption.file.stem)), flags)
+    return adopt(config, adoption, has_dataset="dataset" in flags, console=console)
 
 
 def run_for(parsed: argparse.Namespace, console: Console) -> Run:
@@ -72,6 +80,7 @@ _DATA_FIELDS: Final = frozenset(DataConfig.__dataclass_fields__) - {"seed"}  # `
 _MODEL_FIELDS: Final = frozenset(ModelConfig.__dataclass_fields__)
 _TRAIN_FIELDS: Final = frozenset(TrainConfig.__dataclass_fields__)
 _QUANTIZE_FIELDS: Final = frozenset(QuantizeConfig.__dataclass_fields__)
+_ADOPT_FIELDS: Final = frozenset(AdoptConfig.__dataclass_fields__)
 _RUN_FIELDS: Final = frozenset({"name", "repository", "objective", "calibrate_on"})
 
 

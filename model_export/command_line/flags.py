@@ -8,6 +8,8 @@ from pathlib import Path
 from model_export.architectures import ARCHITECTURES
 from model_export.command_line.stages import STAGES
 
+ADOPT = "adopt"
+_ADOPT_SUMMARY = "wrap an ONNX classifier from another framework, prove it and publish it"
 _EXAMPLES = """\
 examples:
   python -m model_export run
@@ -22,6 +24,32 @@ examples:
 """
 
 
+_ADOPTADOPT = "adopt"
+_ADOPT_SUMMARY = "wrap an ONNX classifier from another framework, prove it and publish it"
+_EXAMPLES = """\
+Pixels in 0…1 go in as they are unless --mean and --std say otherwise (one value, or one a channel);
+a network that wants 0…255 has --std 0.00392156862745098, one that wants 0…16 has --std 0.0625.
+
+examples:
+  python -m model_export adopt resnet50.onnx --output logits --labels imagenet.txt \\
+        --resize shorter_side --resize-to 256 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  python -m model_export adopt forest.onnx --output probabilities --input 1x8x8 --std 0.0625 \\
+        --dataset digits --name forest
+"""
+
+
+_ADOPT_EXAMPLES = """\
+Pixels in 0…1 go in as they are unless --mean and --std say otherwise (one value, or one a channel);
+a network that wants 0…255 has --std 0.00392156862745098, one that wants 0…16 has --std 0.0625.
+
+examples:
+  python -m model_export adopt resnet50.onnx --output logits --labels imagenet.txt \\
+        --resize shorter_side --resize-to 256 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  python -m model_export adopt forest.onnx --output probabilities --input 1x8x8 --std 0.0625 \\
+        --dataset digits --name forest
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
@@ -31,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = top.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    _add_adopt(subparsers)
     for name, stage in STAGES.items():
         subparser = subparsers.add_parser(
             name,
@@ -47,6 +76,34 @@ def parser() -> argparse.ArgumentParser:
             _add_quantization_flags(subparser.add_argument_group("quantization"))
         _add_run_flags(subparser.add_argument_group("run"))
     return top
+
+
+def _add_adopt(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    subparser = subparsers.add_parser(
+        ADOPT,
+        help=_ADOPT_SUMMARY,
+        description=_ADOPT_SUMMARY[0].upper() + _ADOPT_SUMMARY[1:] + ".",
+        epilog=_ADOPT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    subparser.add_argument("file", type=Path, metavar="FILE.onnx")
+    subparser.add_argument(
+        "--output", required=True, choices=["logits", "probabilities"], help="what it gives"
+    )
+    subparser.add_argument(
+        "--output-name", metavar="NAME", help="of the output that is meant, if several can be"
+    )
+    subparser.add_argument(
+        "--task",
+        choices=["multiclass", "multilabel"],
+        help="one label is right, or any number (default: one)",
+    )
+    subparser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="one a line, in the order of the outputs"
+    )
+    _add_data_flags(subparser.add_argument_group("data"))
+    _add_run_flags(subparser.add_argument_group("run"))
 
 
 def _add_data_flags(group: argparse._ArgumentGroup) -> None:

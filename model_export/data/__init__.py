@@ -30,7 +30,16 @@ from model_export.data.pixels import conformed, contract_for, encode_png, measur
 from model_export.errors import InvalidConfig
 from service.artifact import InputContract
 
-__all__ = ["ImageDataset", "Split", "SplitName", "encode_png", "load_dataset", "load_pictures", "read_labels"]
+__all__ = [
+    "ImageDataset",
+    "Split",
+    "SplitName",
+    "contract_for",
+    "encode_png",
+    "load_dataset",
+    "load_pictures",
+    "read_labels",
+]
 
 VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2

@@ -16,7 +16,9 @@ done before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +28,14 @@ from model_export.errors import ModelError
 from service.artifact import INPUT_NAME, LOGITS_NAME, PROBABILITIES_NAME, InputContract, Task
 
 BATCH = "batch"  # the name of the dynamic dimension
+
+
+class Layout(StrEnum):
+    """How a network wants its pictures."""
+
+    CHANNELS_FIRST = "channels_first"  # [N, C, H, W]
+    CHANNELS_LAST = "channels_last"  # [N, H, W, C]
+    FLAT = "flat"  # [N, H · W · C], channels last
 
 
 def served_graph(network: ir.Model, contract: InputContract, task: Task, classes: int) -> ir.Model:
@@ -41,11 +51,19 @@ def served_graph(network: ir.Model, contract: InputContract, task: Task, classes
         ModelError: The input's shape is not what the contract says.
     """
     _check_input(network.graph, contract)
-    _put_pixels_in_front(network.graph, contract)
-    _put_probabilities_behind(network.graph, task, classes)
+    put_pixels_in_front(network.graph, contract, Layout.CHANNELS_FIRST)
+    put_probabilities_behind(network.graph, task)
+    finish(network, classes)
+    return network
+
+
+def finish(network: ir.Model, classes: int) -> None:
+    """Declares the two outputs, and who made the graph."""
+    for output in network.graph.outputs:
+        output.type = ir.TensorType(ir.DataType.FLOAT)
+        output.shape = ir.Shape([BATCH, classes])
     network.graph.name = "foldserve"
     network.producer_name = "foldserve"
-    return network
 
 
 def _check_input(graph: ir.Graph, contract: InputContract) -> None:
@@ -55,7 +73,14 @@ def _check_input(graph: ir.Graph, contract: InputContract) -> None:
         raise ModelError(f"the network takes {list(shape)} pictures, the data set has [batch, {expected}]")
 
 
-def _put_pixels_in_front(graph: ir.Graph, contract: InputContract) -> None:
+def put_pixels_in_front(graph: ir.Graph, contract: InputContract, layout: Layout) -> None:
+    """Replaces the only input by uint8 ``images``, normalised as ``contract`` says.
+
+    Args:
+        graph: Its only input wants normalised pictures of any float type. Modified.
+        contract: Size, mean and std.
+        layout: Of the graph's own input.
+    """
     images = ir.Value(
         name=INPUT_NAME,
         type=ir.TensorType(ir.DataType.UINT8),
@@ -64,36 +89,69 @@ def _put_pixels_in_front(graph: ir.Graph, contract: InputContract) -> None:
     normalised = graph.inputs[0]
     scale = 1 / (255 * np.asarray(contract.std, dtype=np.float64))
     centre = 255 * np.asarray(contract.mean, dtype=np.float64)
-    is_absorbed = _scale_first_weights(normalised, scale)
-    nodes = [_channels_first(graph, images, contract)]
-    nodes.append(ir.node("Cast", nodes[-1].outputs, {"to": ir.DataType.FLOAT}, name="normalise/cast"))
+    is_absorbed = layout is Layout.CHANNELS_FIRST and _scale_first_weights(normalised, scale)
+    steps = _Steps(graph, contract, layout, images)
+    steps.arrange()
+    steps.append("Cast", "cast", {"to": ir.DataType.FLOAT})
     if centre.any():
-        nodes.append(_per_channel(graph, "Sub", nodes[-1].outputs[0], "mean", centre))
-    if not is_absorbed and not np.all(scale == 1):
-        nodes.append(_per_channel(graph, "Mul", nodes[-1].outputs[0], "scale", scale))
+        steps.per_channel("Sub", "mean", centre)
+    # float32 is what is multiplied with: a scale of 1 up to its rounding is none.
+    if not is_absorbed and not np.allclose(scale, 1, rtol=1e-7, atol=0):
+        steps.per_channel("Mul", "scale", scale)
+    if normalised.dtype not in (None, ir.DataType.FLOAT):
+        steps.append("Cast", "cast_to_network", {"to": normalised.dtype})
     graph.inputs[0] = images
-    normalised.replace_all_uses_with(nodes[-1].outputs[0])
-    first = next(iter(graph), None)
-    if first is None:
-        graph.extend(nodes)
-    else:
-        graph.insert_before(first, nodes)
+    steps.insert(normalised)
 
 
-def _channels_first(graph: ir.Graph, images: ir.Value, contract: InputContract) -> ir.Node:
-    if contract.channels == 1:
-        # The same bytes in the same order: nothing is moved.
-        shape = np.asarray([-1, 1, contract.height, contract.width], dtype=np.int64)
-        target = constant(graph, "normalise.shape", shape)
-        return ir.node("Reshape", [images, target], name="normalise/channels_first")
-    return ir.node("Transpose", [images], {"perm": [0, 3, 1, 2]}, name="normalise/channels_first")
+class _Steps:
+    """Nodes one after the other, from the images to what the network reads."""
 
+    def __init__(self, graph: ir.Graph, contract: InputContract, layout: Layout, images: ir.Value) -> None:
+        self._graph = graph
+        self._contract = contract
+        self._layout = layout
+        self._value = images
+        self._nodes: list[ir.Node] = []
 
-def _per_channel(
-    graph: ir.Graph, operator: str, value: ir.Value, what: str, numbers: NDArray[np.float64]
-) -> ir.Node:
-    operand = constant(graph, f"normalise.{what}", numbers.astype(np.float32).reshape(1, -1, 1, 1))
-    return ir.node(operator, [value, operand], name=f"normalise/{what}")
+    def append(self, operator: str, name: str, attributes: Mapping[str, Any], *operands: ir.Value) -> None:
+        """One more node."""
+        node = ir.node(operator, [self._value, *operands], attributes, name=f"normalise/{name}")
+        self._nodes.append(node)
+        self._value = node.outputs[0]
+
+    def arrange(self) -> None:
+        """From [N, H, W, C] to the network's layout, while a pixel is still one byte."""
+        height, width, channels = self._contract.height, self._contract.width, self._contract.channels
+        if self._layout is Layout.FLAT:
+            self._reshape(-1, height * width * channels)
+        elif self._layout is Layout.CHANNELS_FIRST and channels == 1:
+            self._reshape(-1, 1, height, width)  # the same bytes in the same order: nothing is moved
+        elif self._layout is Layout.CHANNELS_FIRST:
+            self.append("Transpose", "arrange", {"perm": [0, 3, 1, 2]})
+
+    def per_channel(self, operator: str, name: str, numbers: NDArray[np.float64]) -> None:
+        """One number a channel, shaped to broadcast."""
+        shaped: NDArray[np.float64] = numbers.reshape(1, -1, 1, 1)
+        if self._layout is Layout.CHANNELS_LAST:
+            shaped = numbers.reshape(1, 1, 1, -1)
+        elif self._layout is Layout.FLAT:
+            shaped = np.tile(numbers, self._contract.height * self._contract.width).reshape(1, -1)
+        operand = constant(self._graph, f"normalise.{name}", shaped.astype(np.float32))
+        self.append(operator, name, {}, operand)
+
+    def insert(self, normalised: ir.Value) -> None:
+        """Puts the nodes in front of everything that read ``normalised``."""
+        normalised.replace_all_uses_with(self._value)
+        first = next(iter(self._graph), None)
+        if first is None:
+            self._graph.extend(self._nodes)
+        else:
+            self._graph.insert_before(first, self._nodes)
+
+    def _reshape(self, *shape: int) -> None:
+        target = constant(self._graph, "normalise.shape", np.asarray(shape, dtype=np.int64))
+        self.append("Reshape", "arrange", {}, target)
 
 
 def _scale_first_weights(value: ir.Value, scale: NDArray[np.float64]) -> bool:
@@ -118,24 +176,17 @@ def _integer(node: ir.Node, name: str, default: int) -> int:
     return default if attribute is None else attribute.as_int()
 
 
-def _put_probabilities_behind(graph: ir.Graph, task: Task, classes: int) -> None:
+def put_probabilities_behind(graph: ir.Graph, task: Task) -> None:
+    """Appends softmax or sigmoid of the only output, which becomes ``logits``."""
     logits = graph.outputs[0]
     logits.name = LOGITS_NAME
     if task is Task.MULTICLASS:
         node = ir.node("Softmax", [logits], {"axis": -1}, name=PROBABILITIES_NAME)
     else:
         node = ir.node("Sigmoid", [logits], name=PROBABILITIES_NAME)
-    probabilities = node.outputs[0]
-    probabilities.name = PROBABILITIES_NAME
+    node.outputs[0].name = PROBABILITIES_NAME
     graph.append(node)
-    graph.outputs.append(probabilities)
-    _declare([logits, probabilities], classes)
-
-
-def _declare(outputs: Sequence[ir.Value], classes: int) -> None:
-    for output in outputs:
-        output.type = ir.TensorType(ir.DataType.FLOAT)
-        output.shape = ir.Shape([BATCH, classes])
+    graph.outputs.append(node.outputs[0])
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:

@@ -6,8 +6,9 @@
       └───────┴───────┴── runs/<name>/ ──┴─────────┘└──▶ models/<name>/<version>/
 """
 
+from model_export.pipeline.adoption import adopt
 from model_export.pipeline.publication import publish
 from model_export.pipeline.run import Run
 from model_export.pipeline.workdir import WorkDir
 
-__all__ = ["Run", "WorkDir", "publish"]
+__all__ = ["Run", "WorkDir", "adopt", "publish"]

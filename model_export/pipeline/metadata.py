@@ -108,20 +108,42 @@ def _fold_summary(fold: FoldOutcome) -> FoldSummary:
     )
 
 
-def _self_test_images(model_file: Path, dataset: ImageDataset) -> tuple[bytes, ...]:
-    """Held-back pictures with the clearest answers, of different labels as far as there are.
+def clearest(images: NDArray[np.uint8], logits: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Pictures with the clearest answers, of different labels as far as there are.
 
-    The top-1 label must agree on every machine, and a near tie would not.
+    The top-1 label of a self-test must agree on every machine, and a near tie would not.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        logits: float [N, K] of them.
     """
-    images = dataset.test.images[:SELF_TEST_CANDIDATES]
-    logits = predict(open_session(model_file), images, dataset.contract)
     ordered = np.sort(logits, axis=1)
     by_margin = np.argsort(ordered[:, -2] - ordered[:, -1], kind="stable")
-    answers = logits.argmax(axis=1)[by_margin]
-    firsts = np.sort(np.unique(answers, return_index=True)[1])
+    firsts = np.sort(np.unique(logits.argmax(axis=1)[by_margin], return_index=True)[1])
     others = np.setdiff1d(np.arange(len(images)), firsts)
-    chosen = by_margin[np.concatenate([firsts, others])][:SELF_TEST_INSTANCES]
-    return export.self_test_images(images[chosen], dataset.contract)
+    chosen: NDArray[np.uint8] = images[by_margin[np.concatenate([firsts, others])][:SELF_TEST_INSTANCES]]
+    return chosen
+
+
+def write_and_replay(graph: ir.Model, description: ModelMetadata, folder: Path) -> str:
+    """Writes one file and proves it once more where it lies.
+
+    Returns:
+        Its sha256.
+
+    Raises:
+        VerificationFailed: It does not give the logits of its own self-test.
+    """
+    path = folder / description.precision.file_name
+    digest = export.write_model_file(graph, path, description)
+    verification.require([verification.self_test_replay(path, description)])
+    return digest
+
+
+def _self_test_images(model_file: Path, dataset: ImageDataset) -> tuple[bytes, ...]:
+    images = dataset.test.images[:SELF_TEST_CANDIDATES]
+    logits = predict(open_session(model_file), images, dataset.contract)
+    return export.self_test_images(clearest(images, logits), dataset.contract)
 
 
 def _reference(model_file: Path, dataset: ImageDataset) -> ReferenceDistributions:

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -25,7 +24,6 @@ from model_export import (
     quantization,
     report,
     training,
-    verification,
 )
 from model_export.config import RunConfig
 from model_export.data import ImageDataset
@@ -44,7 +42,7 @@ from model_export.records import (
     TrainingPlan,
     Verification,
 )
-from service.artifact import ModelMetadata, Precision
+from service.artifact import Precision
 
 # More pictures change the statistics by less than a percent of a deviation: 4,096 pictures have at
 # least so many values a channel, and the error falls with their square root.
@@ -251,7 +249,7 @@ class Run:
         def write(folder: Path, version: int) -> None:
             update = {"version": str(version), "created_at": datetime.now(UTC)}
             numbered = [(graph, each.model_copy(update=update)) for graph, each in files]
-            digests = [_write_and_replay(graph, each, folder) for graph, each in numbered]
+            digests = [metadata.write_and_replay(graph, each, folder) for graph, each in numbered]
             report.write(facts, numbered[0][1], digests[0], folder)
 
         folder = publish(self.config.repository, self.config.name, write)
@@ -344,11 +342,3 @@ class Run:
             if has_quantized
             else (),
         )
-
-
-def _write_and_replay(graph: ir.Model, description: ModelMetadata, folder: Path) -> str:
-    """Writes one file and proves it once more where it lies; its sha256."""
-    path = folder / description.precision.file_name
-    digest = export.write_model_file(graph, path, description)
-    verification.require([verification.self_test_replay(path, description)])
-    return digest

@@ -31,7 +31,8 @@ def document_json(facts: Facts, metadata: ModelMetadata, digest: str) -> bytes:
         "config": plain(facts.config),
         "training": [asdict(epoch) for epoch in facts.history.epochs],
         "cost": {"before": cost_totals(facts.cost), "after": cost_totals(facts.folded_cost)},
-        "fold": asdict(facts.fold),
+        "fold": None if facts.fold is None else asdict(facts.fold),
+        "adoption": None if facts.adoption is None else plain(facts.adoption),
         "verification": asdict(facts.verification),
         "plan": None if facts.plan is None else plain(facts.plan),
         "calibration": None if facts.calibration is None else asdict(facts.calibration),
@@ -46,8 +47,10 @@ def plain(record: object) -> object:
     return TypeAdapter(type(record)).dump_python(record, mode="json")
 
 
-def cost_totals(table: CostTable) -> dict[str, object]:
+def cost_totals(table: CostTable | None) -> dict[str, object] | None:
     """A cost table with its sums and the operators that have no cost rule."""
+    if table is None:
+        return None
     return {
         "parameters": table.parameters,
         "weight_bytes": table.weight_bytes,

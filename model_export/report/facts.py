@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from model_export.config import RunConfig
+from model_export.config import AdoptConfig, RunConfig
 from model_export.records import (
     CalibrationOutcome,
     CostTable,
@@ -16,28 +16,30 @@ from model_export.records import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """The results of all stages of one run.
+    """The results of all stages that ran.
 
     Attributes:
         config: What was asked for.
+        verification: Proofs and accuracy.
+        adoption: Where the file came from, if it was not made here.
         plan: None where the architecture's own normalisation was used.
         history: Empty for a network that came trained.
         calibration: None where the running statistics stayed as they were.
-        cost: Before the fold.
-        folded_cost: After it.
-        fold: The fate of every BatchNorm.
-        verification: Proofs and accuracy.
+        cost: Before the fold; None for an adopted file.
+        folded_cost: After it; likewise.
+        fold: The fate of every BatchNorm; likewise.
         precisions: Other precisions beside float32.
     """
 
     config: RunConfig
-    plan: TrainingPlan | None
-    history: TrainingHistory
-    calibration: CalibrationOutcome | None
-    cost: CostTable
-    folded_cost: CostTable
-    fold: FoldOutcome
     verification: Verification
-    precisions: tuple[PrecisionOutcome, ...]
+    adoption: AdoptConfig | None = None
+    plan: TrainingPlan | None = None
+    history: TrainingHistory = field(default_factory=lambda: TrainingHistory(()))
+    calibration: CalibrationOutcome | None = None
+    cost: CostTable | None = None
+    folded_cost: CostTable | None = None
+    fold: FoldOutcome | None = None
+    precisions: tuple[PrecisionOutcome, ...] = ()

@@ -293,4 +293,5 @@ def test_every_proof_passes_for_the_whole_run(finished: Run) -> None:
         objective=finished.config.objective,
     )
     assert len(found.checks) == 11
-    assert sum(map(sum, found.quality.confusion)) == len(finished.dataset.test)
+    assert found.quality is not None
+    assert np.sum(found.quality.confusion) == len(finished.dataset.test)

@@ -1,0 +1,119 @@
+"""The model card: whole in one file, the same facts as its JSON, and nothing a label could break."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from model_export import export, report
+from model_export.command_line import run_for
+from model_export.command_line.flags import parser
+from model_export.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from model_export.pipeline import Run
+from model_export.report import charts
+from model_export.report.charts import Series
+from model_export.report.reproduction import command
+
+
+class Tags(html.parser.HTMLParser):
+    """Counts what is opened and not closed, and collects what is loaded from elsewhere."""
+
+    VOID = frozenset({"meta", "img", "br", "line", "rect", "circle", "polyline", "path", "link"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [str(value) for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(version: Path) -> None:
+    text = (version / "report.html").read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert tags.sources
+    assert all(source.startswith("data:image/") for source in tags.sources)
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+
+
+def test_page_and_json_have_the_same_facts(version: Path) -> None:
+    text = (version / "report.html").read_text(encoding="utf-8")
+    facts = json.loads((version / "report.json").read_text())
+    assert facts["sha256"] in text
+    assert facts["sha256"] in (version / "model.onnx.sha256").read_text()
+    for check in facts["verification"]["checks"]:
+        assert check["check"] in text
+    for fate in facts["fold"]["fates"]:
+        assert fate["where"] in text
+    assert f"{facts['cost']['after']['macs']:,}" in text
+    assert len(facts["training"]) == 2
+    assert facts["model"]["version"] == "1"
+
+
+def test_a_label_is_text_whatever_it_contains(finished: Run) -> None:
+    _, metadata = export.read_model_file(finished.workdir / "model.onnx")
+    hostile = ("<script>alert(1)</script>", "</svg>", *metadata.labels[2:])
+    text = report.page(finished._facts(), metadata.model_copy(update={"labels": hostile}), "0" * 64)
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+
+
+def test_the_command_makes_the_same_settings_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(
+        name="mine",
+        objective="fewest",
+        data=DataConfig(
+            dataset="imagefolder", data_dir=Path("some pictures"), input=(3, 8, 9), mean=(0.1, 0.2, 0.3)
+        ),
+        model=ModelConfig(architecture="resnet18"),
+        train=TrainConfig(epochs=3, learning_rate=0.01, schedule="cosine"),
+    )
+    words = shlex.split(command(config))
+    assert words[:3] == ["python", "-m", "model_export"]
+    assert run_for(parser().parse_args(words[3:]), Console(quiet=True)).config == config
+
+
+def test_a_line_chart_of_one_epoch_or_equal_values_is_drawn() -> None:
+    for values in ((0.5,), (0.0, 0.0), (1.0, 1.0, 1.0)):
+        chart = charts.line_chart([Series("a", values)], label="a")
+        assert chart.count("<circle") == len(values)
+        assert "nan" not in chart
+
+
+def test_a_bar_stays_in_its_cell() -> None:
+    assert 'width="100.00"' in charts.bar(7)
+    assert 'width="0.00"' in charts.bar(-1)
+    assert charts.log_share(1e-5, 1e-5) == 1
+    assert charts.log_share(0, 1e-5) == charts.log_share(0, 0) == 0
+
+
+def test_a_report_without_quality_is_still_a_report(finished: Run) -> None:
+    _, metadata = export.read_model_file(finished.workdir / "model.onnx")
+    facts = finished._facts()
+    bare = report.Facts(
+        config=facts.config,
+        verification=replace(facts.verification, accuracy=(), quality=None),
+    )
+    text = report.page(bare, metadata, "0" * 64)
+    assert "How good it is" not in text
+    assert "What became of each BatchNorm" not in text
