@@ -147,8 +147,8 @@ class Repository:
         default = self.options.default_model
         if default is not None and default not in wanted:
             raise InvalidConfiguration(f"default_model '{default}' is not among the models to serve")
-        for name in wanted:
-            self._serve(await self._build_best(name))
+        for built in [await self._build_best(name) for name in wanted]:
+            self._serve(built)
 
     async def close(self, grace_s: float) -> None:
         """Drain every model's batcher within the grace."""
@@ -210,20 +210,27 @@ class Repository:
         return self._served[name]
 
     def _wanted(self) -> list[str]:
+        """The models to serve."""
         root = self.options.root
-        if not root.is_dir():
-            raise InvalidConfiguration(f"no model repository at '{root}'; `make model` makes one")
-        found = model_names(root)
+        found = self._found()
         if self.options.models is None:
             if not found:
                 raise InvalidConfiguration(f"no models in '{root}'; `make model` makes one")
             return found
         for name in self.options.models:
             if name not in found:
-                raise InvalidConfiguration(
-                    f"no model '{name}' in '{root}'; there is: {', '.join(found) or 'none'}"
-                )
+                there = ", ".join(found) or "none"
+                raise InvalidConfiguration(f"no model '{name}' in '{root}'; there is: {there}")
         return list(self.options.models)
+
+    def _found(self) -> list[str]:
+        root = self.options.root
+        try:
+            if root.is_dir():
+                return model_names(root)
+        except OSError as error:
+            raise InvalidConfiguration(f"model repository '{root}' cannot be read: {error}") from error
+        raise InvalidConfiguration(f"no model repository at '{root}'; `make model` makes one")
 
     async def _build_best(self, name: str) -> BuiltModel:
         """The highest version that may serve."""
@@ -289,7 +296,12 @@ def build(name: str, version: str, options: RepositoryOptions) -> BuiltModel:
         ProviderUnavailable: The execution provider that was demanded is not there.
     """
     started = time.perf_counter()
-    engine = Engine.load(model_file(options.root / name / version, options), options.engine)
+    folder = options.root / name / version
+    try:
+        path = model_file(folder, options)
+    except OSError as error:
+        raise InvalidFile(f"{folder}: cannot be read: {error}") from error
+    engine = Engine.load(path, options.engine)
     cost, max_batch_size = warm_up(engine)
     self_test = engine.self_test()
     seconds = time.perf_counter() - started

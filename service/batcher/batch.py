@@ -73,12 +73,14 @@ class FinishedBatch:
         probabilities: float32 [N, K].
         inference_s: Seconds with the engine.
         queue_s: Seconds each member waited, in order.
+        left: Members whose client went away while it ran.
     """
 
     logits: Floats
     probabilities: Floats
     inference_s: float
     queue_s: list[float]
+    left: int = 0
     _ranked: list[list[tuple[int, float]]] | None = None
     _ranked_k: int = 0
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -299,11 +299,30 @@ class Batcher:
 
     def _drop_expired(self, expired: list[QueuedInstance]) -> None:
         if expired:
-            left = _refuse(expired, lambda: DeadlineExceeded("the deadline passed before inference began"))
-            if left:
-                self._observer.instances_cancelled("queue", left)
-            self._observer.instances_expired(len(expired) - left)
-            self._settle(len(expired))
+            self._refuse(
+                expired, "queue", lambda: DeadlineExceeded("the deadline passed before inference began")
+            )
+
+    def _refuse(
+        self,
+        instances: list[QueuedInstance],
+        stage: Literal["queue", "inference"],
+        error: Callable[[], RequestError],
+        cause: Exception | None = None,
+    ) -> None:
+        """Fail every instance whose client is still there, and give back the slots of all."""
+        failed: list[RequestError] = []
+        for instance in instances:
+            if not instance.future.cancelled():
+                failed.append(error())
+                failed[-1].__cause__ = cause
+                instance.future.set_exception(failed[-1])
+                instance.future.exception()  # a client that leaves now is no "exception never retrieved"
+        self._settle(len(instances))
+        if failed:
+            self._observer.instances_failed(failed[0].reason, len(failed))
+        if len(failed) < len(instances):
+            self._observer.instances_cancelled(stage, len(instances) - len(failed))
 
     def _answer(self, batch: Batch) -> None:
         """The wake-up: give every member of a batch its row, or its error."""
@@ -314,15 +333,14 @@ class Batcher:
             return
         result = batch.result
         self._learn(batch, result)
-        left = 0
         for index, (instance, queue_s) in enumerate(zip(batch.instances, result.queue_s, strict=True)):
             if instance.future.cancelled():
-                left += 1
+                result.left += 1
             else:
                 instance.future.set_result(Row(result, index, queue_s))
         self._settle(result.size)
-        if left:
-            self._observer.instances_cancelled("inference", left)
+        if result.left:
+            self._observer.instances_cancelled("inference", result.left)
         self._observer.batch_finished(result)
 
     def _learn(self, batch: Batch, result: FinishedBatch) -> None:
@@ -335,10 +353,9 @@ class Batcher:
         size = len(batch.instances)
         cause, batch.error = batch.error, None  # its traceback leads back to the batch
         logger.error("%s: a batch of %d failed", self.name, size, exc_info=cause)
-        left = _refuse(batch.instances, lambda: InferenceFailed("the model failed on this batch"), cause)
-        self._settle(size)
-        if left:
-            self._observer.instances_cancelled("inference", left)
+        self._refuse(
+            batch.instances, "inference", lambda: InferenceFailed("the model failed on this batch"), cause
+        )
         self._observer.batch_failed(size)
 
     def _fail(self, cause: str) -> None:
@@ -357,17 +374,12 @@ class Batcher:
             self._tick_timer = None
         self._fail_line()
         for batch in unanswered:
-            _refuse(batch.instances, self._last_error)
-            self._settle(len(batch.instances))
+            self._refuse(batch.instances, "inference", self._last_error)
             if not self.is_alive:
                 self._observer.batch_failed(len(batch.instances))
 
     def _fail_line(self) -> None:
-        line = self._handover.empty()
-        left = _refuse(line, self._last_error)
-        if left:
-            self._observer.instances_cancelled("queue", left)
-        self._settle(len(line))
+        self._refuse(self._handover.empty(), "queue", self._last_error)
 
     def _last_error(self) -> RequestError:
         return self._queue.refusal() if self.is_alive else InferenceFailed("the inference engine has stopped")
@@ -418,22 +430,6 @@ class Batcher:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:  # the loop is closed: nobody is left to be told
             self._handover.is_stopped = True
-
-
-def _refuse(
-    instances: list[QueuedInstance], error: Callable[[], RequestError], cause: Exception | None = None
-) -> int:
-    """Fail every instance whose client is still there; how many had left."""
-    left = 0
-    for instance in instances:
-        if instance.future.cancelled():
-            left += 1
-            continue
-        exception = error()
-        exception.__cause__ = cause
-        instance.future.set_exception(exception)
-        instance.future.exception()  # a client that leaves now is no "exception never retrieved"
-    return left
 
 
 async def _wait_until(event: asyncio.Event, deadline: float) -> None:

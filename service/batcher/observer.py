@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from service.batcher.batch import FinishedBatch
+from service.errors import Reason
 
 
 class Observer(Protocol):
@@ -19,8 +20,8 @@ class Observer(Protocol):
     def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
         """The clients of n instances left while they waited, or while they ran."""
 
-    def instances_expired(self, n: int) -> None:
-        """n instances were dropped because their deadline had passed."""
+    def instances_failed(self, reason: Reason, n: int) -> None:
+        """n instances got this error instead of a row."""
 
 
 class Unobserved:
@@ -35,5 +36,5 @@ class Unobserved:
     def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
         pass
 
-    def instances_expired(self, n: int) -> None:
+    def instances_failed(self, reason: Reason, n: int) -> None:
         pass

@@ -53,6 +53,10 @@ class AnsweredBatch(Protocol):
     def inference_s(self) -> float:
         """Seconds with the engine."""
 
+    @property
+    def left(self) -> int:
+        """Members whose client went away while it ran."""
+
 
 class Metrics(Families, Collector):
     """The metrics of one application, in a registry of its own."""
@@ -195,7 +199,7 @@ class ModelMetrics:
     def batch_finished(self, batch: AnsweredBatch) -> None:
         """A batch was answered."""
         size = len(batch.queue_s)
-        self._predicted.inc(size)
+        self._predicted.inc(size - batch.left)
         self._batches.inc()
         self._batch_size.observe(size)
         self.stages["queue"].observe_all(batch.queue_s)
@@ -207,16 +211,15 @@ class ModelMetrics:
         """The engine raised for a batch of so many instances, or stopped under it."""
         self._batches.inc()
         self._batch_size.observe(size)
-        self.image_rejected(Reason.INFERENCE_FAILED, size)
 
     def instances_cancelled(self, stage: Stage, n: int) -> None:
         """The clients of n images left."""
         self._metrics.instances_cancelled(stage, n)
         self._images.labels(*self._key, "cancelled").inc(n)
 
-    def instances_expired(self, n: int) -> None:
-        """n images were dropped because their deadline had passed."""
-        self.image_rejected(Reason.DEADLINE_EXCEEDED, n)
+    def instances_failed(self, reason: Reason, n: int) -> None:
+        """n images got this error instead of a prediction."""
+        self.image_rejected(reason, n)
 
     def predictions(self) -> Iterator[tuple[str, int]]:
         """(label, how often it was predicted)."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batcher import FinishedBatch, Row
+from service.errors import Reason
 
 # No test waits longer than this for anything; all of them wait for events, never for time to pass.
 PATIENCE_S = 10.0
@@ -114,7 +115,7 @@ class RecordingObserver:
         self.finished: list[FinishedBatch] = []
         self.failed: list[int] = []
         self.cancelled: Counter[str] = Counter()
-        self.expired = 0
+        self.errors: Counter[Reason] = Counter()
 
     def batch_finished(self, batch: FinishedBatch) -> None:
         """A batch was answered."""
@@ -128,6 +129,6 @@ class RecordingObserver:
         """Clients left."""
         self.cancelled[stage] += n
 
-    def instances_expired(self, n: int) -> None:
-        """Deadlines passed."""
-        self.expired += n
+    def instances_failed(self, reason: Reason, n: int) -> None:
+        """Errors instead of rows."""
+        self.errors[reason] += n

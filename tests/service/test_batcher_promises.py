@@ -22,6 +22,7 @@ from service.batcher import Batcher, CostModel, Permit, Row, State
 from service.errors import (
     NotReady,
     Overloaded,
+    Reason,
     RequestError,
     ShuttingDown,
 )
@@ -257,7 +258,7 @@ async def promise_4(kind: type[Batcher], script: tuple[list[Fate], float, bool])
         assert all(outcomes[identity] == "deadline_exceeded" for identity in late)
         assert all(outcomes[identity] == identity for identity in stayed)
         assert w.observer.cancelled["queue"] == len(left)
-        assert w.observer.expired == len(late)
+        assert w.observer.errors[Reason.DEADLINE_EXCEEDED] == len(late)
         assert w.batcher.in_use == 0
 
 
@@ -299,7 +300,7 @@ async def promise_6(kind: type[Batcher], script: tuple[list[int], frozenset[int]
         assert outcomes == {i: "inference_failed" if i in failed else i for i in range(sent)}
         assert w.engine.ran == list(range(sent))
         await w.settled()
-        assert sum(w.observer.failed) == len(failed)
+        assert sum(w.observer.failed) == w.observer.errors[Reason.INFERENCE_FAILED] == len(failed)
         assert w.batcher.is_ready
 
 
@@ -354,6 +355,7 @@ async def promise_8(kind: type[Batcher], script: tuple[int, int, bool]) -> None:
         assert outcomes == {identity: "shutting_down" if is_slow else identity for identity in outcomes}
         assert w.batcher.state is State.CLOSED
         assert w.batcher.in_use == 0
+        assert w.observer.errors[Reason.SHUTTING_DOWN] == (len(outcomes) if is_slow else 0)
         w.engine.open()
         w.batcher._thread.join(PATIENCE_S)
         assert not w.batcher._thread.is_alive()
@@ -381,6 +383,7 @@ async def promise_9(kind: type[Batcher], script: tuple[int, bool, float]) -> Non
         assert w.batcher.is_ready is not is_lost
         if is_lost:
             assert set((await w.outcomes()).values()) == {"inference_failed"}
+            assert w.observer.errors == {Reason.INFERENCE_FAILED: waiting + 1}
             with pytest.raises(NotReady):
                 w.batcher.admit(1)
         w.engine.open()  # a late result disturbs nobody

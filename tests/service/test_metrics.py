@@ -38,6 +38,7 @@ class Batch:
     probabilities: NDArray[np.float32]
     queue_s: list[float]
     inference_s: float
+    left: int = 0
 
 
 @dataclass
@@ -134,7 +135,8 @@ def test_everything_that_did_not_become_a_prediction_is_counted_by_its_reason() 
     metrics = make()
     model = metrics.for_model("digits", "1", ("a", "b"))
     model.batch_failed(4)
-    model.instances_expired(2)
+    model.instances_failed(Reason.INFERENCE_FAILED, 4)
+    model.instances_failed(Reason.DEADLINE_EXCEEDED, 2)
     model.instances_cancelled("queue", 3)
     model.image_rejected(Reason.UNDECODABLE_IMAGE)
     metrics.request_rejected(Reason.OVERLOADED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,6 +226,8 @@ def test_nothing_is_resolved_before_start(tmp_path: Path) -> None:
 async def test_a_repository_that_cannot_be_served(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match="no model repository"):
         await started(tmp_path / "missing")
+    with pytest.raises(InvalidConfiguration, match="cannot be read"):
+        await started(tmp_path / ("x" * 300))
     with pytest.raises(InvalidConfiguration, match="no models"):
         await started(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -264,3 +267,13 @@ async def test_what_is_served_is_shown(tmp_path: Path) -> None:
     assert 'foldserve_execution_provider_info{active="cpu",model="tiny",requested="cpu"} 1.0' in text
     assert 'foldserve_queue_capacity{model="tiny"} 1024.0' in text
     await repository.close(1)
+
+
+async def test_a_model_that_fails_leaves_no_thread_of_the_others(tmp_path: Path) -> None:
+    write_model(tmp_path, name="a")
+    write_model(tmp_path, name="b", fault="wrong_logits")
+    before = {thread.name for thread in threading.enumerate()}
+    with pytest.raises(SelfTestFailed):
+        await started(tmp_path)
+    after = {thread.name for thread in threading.enumerate()}
+    assert not [name for name in after - before if name.startswith("engine")]
