@@ -62,7 +62,8 @@ class Permit:
     def close(self) -> None:
         """Give back all unused slots and abandon what is not answered. Harmless when repeated."""
         if self.slots:
-            self.release(self.slots)
+            self._batcher._withdraw(self.slots)
+            self.slots = 0
         for instance in self._instances:
             if not instance.future.done():
                 instance.future.cancel()
@@ -275,7 +276,11 @@ class Batcher:
             self._tick_timer = self._loop.call_later(_TICK_S, self._tick)
 
     def _release(self, n: int) -> None:
-        self._queue.release(n)
+        self._queue.release(n, self._clock())
+        self._notice_drained()
+
+    def _withdraw(self, n: int) -> None:
+        self._queue.withdraw(n)
         self._notice_drained()
 
     def _abandon(self, instance: QueuedInstance) -> None:

@@ -3,9 +3,10 @@
 ::
 
     admit(n) ──▶ decoding ──submit──▶ waiting ──form──▶ running ──settle──▶ (answered)
-                    │ release            │ abandon: the client left
-                    ▼                    │ form, expire: its deadline passed
-                 (slots back) ◀──settle──┘
+                    │ release: a bad image  │ abandon: the client left
+                    │ withdraw: it left     │ form, expire: its deadline passed
+                    ▼                       │
+                 (slots back) ◀───settle────┘
 
     in use = decoding + waiting + running + dropped but not yet answered  ≤  max_queue_size
 
@@ -142,8 +143,14 @@ class BatchQueue(Generic[T]):
         self.decoding += n
         return answer_at
 
-    def release(self, n: int) -> None:
-        """Give back n admitted slots that were not submitted."""
+    def release(self, n: int, now: float) -> None:
+        """Give back n admitted slots whose images were decoded, but turned out bad."""
+        for _ in range(n):
+            self.pace.learn(now)
+        self.withdraw(n)
+
+    def withdraw(self, n: int) -> None:
+        """Give back n admitted slots whose images nobody wants any more."""
         self.decoding -= n
         self.in_use -= n
 

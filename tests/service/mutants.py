@@ -60,6 +60,13 @@ class LeakOnRelease(Batcher):
         self._queue.decoding -= n
 
 
+class LeakOnWithdraw(Batcher):
+    """The slots of a client that left while its images were decoded do not come back."""
+
+    def _withdraw(self, n: int) -> None:
+        self._queue.decoding -= n
+
+
 class FormsEarly(Batcher):
     """Forms the next batch as soon as somebody waits, not when the engine is free."""
 
@@ -270,6 +277,7 @@ ALL: list[tuple[int, type[Batcher]]] = [
     (1, PartialAdmission),
     (1, LeakOnLeave),
     (1, LeakOnRelease),
+    (1, LeakOnWithdraw),
     (2, FormsEarly),
     (2, WaitsForCompany),
     (3, LastComeFirstServed),

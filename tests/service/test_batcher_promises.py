@@ -443,8 +443,8 @@ def test_mutant_breaks_its_promise(
     number: int, mutant: type[Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promise, strategy = PROMISES[number]
-    monkeypatch.setattr("tests.service.fakes.PATIENCE_S", 1.0)
-    monkeypatch.setattr("tests.service.test_batcher_promises.PATIENCE_S", 1.0)
+    monkeypatch.setattr("tests.service.fakes.PATIENCE_S", 0.5)
+    monkeypatch.setattr("tests.service.test_batcher_promises.PATIENCE_S", 0.5)
     logging.getLogger("service.batcher.batcher").setLevel(logging.CRITICAL + 1)
 
     def is_broken(script: Any) -> bool:

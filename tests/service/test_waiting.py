@@ -218,3 +218,20 @@ def test_predictions_that_were_wrong_before_get_a_margin() -> None:
     with pytest.raises(Overloaded, match=r"3\.000 s, give or take 0\.600 s"):
         queue.admit(1, 3.5, 0.0)
     queue.admit(1, 3.7, 0.0)
+
+
+def test_bad_images_count_as_decoded() -> None:
+    queue = make()
+    for arrival in range(20):
+        queue.admit(2, math.inf, arrival)
+        queue.release(1, arrival + 0.1)
+        queue.submit(Instance(arrival + 0.2))
+    assert queue.pace.drain_s(1) == pytest.approx(0.1)
+
+
+def test_images_that_nobody_wants_say_nothing_about_decoding() -> None:
+    queue = make()
+    queue.admit(5, math.inf, 0.0)
+    queue.withdraw(5)
+    assert queue.in_use == queue.decoding == 0
+    assert queue.pace.drain_s(1) == 0
