@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_export.errors import InvalidConfig
-from model_export.layers import PixelNormalization
+from model_export.layers import PixelNormalization, batch_norms
 from service.artifact import InputContract
 
 BATCH_SIZE = 128
@@ -177,7 +177,7 @@ def _uses(model: nn.Module, batch: Tensor) -> dict[_BatchNorm, int]:
         if isinstance(norm, _BatchNorm):
             uses[norm] = uses.get(norm, 0) + 1
 
-    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    norms = [norm for norm in batch_norms(model) if norm.track_running_stats]
     hooks = [norm.register_forward_pre_hook(count) for norm in norms]
     try:
         model(batch)

@@ -84,6 +84,8 @@ class TrainConfig:
             mirrors half of them.
         patience: Stop after so many epochs without a lower validation loss, and keep the weights of the
             best; None: train to the end and keep the last.
+        fold_aware_epochs: So many of the last epochs train the network as it will be served: every
+            BatchNorm is the constant affine map that folding takes away, its statistics fixed.
         label_smoothing: Share of the target that is spread over all labels.
         class_weights: ``balanced`` weighs the classes as if there were equally many instances of each.
         device: ``auto`` takes CUDA where it works.
@@ -101,6 +103,7 @@ class TrainConfig:
     warmup_epochs: float = 0.0
     augmentation: Literal["none", "shift", "shift_flip"] = "none"
     patience: int | None = None
+    fold_aware_epochs: int = 0
     label_smoothing: float = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -115,6 +118,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise InvalidConfig(f"{_flag(name)} {value}: must be zero or more")
+        if not 0 <= self.fold_aware_epochs <= self.epochs:
+            raise InvalidConfig(
+                f"--fold-aware-epochs {self.fold_aware_epochs}: must be within the {self.epochs} epochs"
+            )
         if not 0 < self.learning_rate < math.inf:
             raise InvalidConfig(f"--learning-rate {self.learning_rate}: must be more than zero")
         if not 0 <= self.label_smoothing < 1:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 import torch
@@ -113,6 +113,11 @@ def _check_arguments(axis: int, momentum: float, epsilon: float, fused_activatio
         raise ModelError(f"BatchNormActivation: epsilon {epsilon} is not positive")
     if fused_activation not in (None, "relu"):
         raise ModelError(f"BatchNormActivation: no fused activation '{fused_activation}'; 'relu' or None")
+
+
+def batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
+    """Every BatchNorm in ``model``, torch's and ours; InstanceNorm and the like are none."""
+    return (part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
 
 
 class PixelNormalization(nn.Module):

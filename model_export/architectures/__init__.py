@@ -22,6 +22,7 @@ from model_export.architectures.vgg import Vgg11Bn
 from model_export.architectures.weights import load_weights
 from model_export.config import ModelConfig
 from model_export.errors import ModelError
+from model_export.layers import batch_norms
 from model_export.records import TrainingPlan
 
 __all__ = ["ARCHITECTURES", "PLANNABLE", "build", "load"]
@@ -104,7 +105,6 @@ def load(
 
 
 def _follow(plan: TrainingPlan, model: nn.Module) -> None:
-    for part in model.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.momentum = 1 - plan.momentum  # torch's convention
-            part.eps = part.eps if plan.epsilon is None else plan.epsilon
+    for norm in batch_norms(model):
+        norm.momentum = 1 - plan.momentum  # torch's convention
+        norm.eps = norm.eps if plan.epsilon is None else plan.epsilon

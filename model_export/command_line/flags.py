@@ -179,6 +179,12 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         "--patience", type=int, metavar="N", help="stop after N epochs without a better one; keep the best"
     )
     group.add_argument(
+        "--fold-aware-epochs",
+        type=int,
+        metavar="N",
+        help="train so many of the last epochs as it is served, statistics fixed (default: 0)",
+    )
+    group.add_argument(
         "--label-smoothing", type=float, metavar="R", help="share spread over all labels (default: 0)"
     )
     group.add_argument(

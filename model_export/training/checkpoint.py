@@ -32,10 +32,10 @@ Identity = dict[str, str]
 def identify(model: nn.Module, dataset: ImageDataset, config: TrainConfig) -> Identity:
     """What two runs must share to be the same one, as text to compare and to name.
 
-    More epochs do not make another run, unless the learning rate depends on their number.
+    More epochs do not make another run, unless what an epoch does depends on their number.
     """
     flags = {f"--{name.replace('_', '-')}": json.dumps(value) for name, value in asdict(config).items()}
-    if config.schedule == "constant":
+    if config.schedule == "constant" and config.fold_aware_epochs == 0:
         del flags["--epochs"]
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     pixels = hashlib.sha256(dataset.contract.model_dump_json().encode())

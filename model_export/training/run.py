@@ -17,7 +17,7 @@ from model_export.config import TrainConfig
 from model_export.data import ImageDataset
 from model_export.errors import InvalidConfig, TrainingDiverged
 from model_export.evaluation import predict, share_right
-from model_export.layers import PixelNormalization
+from model_export.layers import PixelNormalization, batch_norms
 from model_export.records import EpochRecord, TrainingHistory
 from model_export.training import checkpoint as checkpoints
 from model_export.training.augmentation import augment
@@ -164,6 +164,9 @@ class Run:
     def _learn(self) -> tuple[float, float, float]:
         """Mean loss, accuracy, and the last learning rate of one pass."""
         self._model.train()
+        if len(self.records) >= self._config.epochs - self._config.fold_aware_epochs:
+            for norm in batch_norms(self._model):
+                norm.eval()
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._device)
         right = torch.zeros((), dtype=torch.float64, device=self._device)
         rate = 0.0
@@ -222,8 +225,7 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _check_batch_size(model: nn.Module, config: TrainConfig) -> None:
-    normalises = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
-    if config.batch_size == 1 and normalises:
+    if config.batch_size == 1 and any(batch_norms(model)):
         raise InvalidConfig("--batch-size 1: a BatchNorm cannot learn from batches of one; at least 2")
 
 

@@ -87,7 +87,14 @@ def training_flags() -> list[str]:
         "--weight-decay=1",
     ]
     flags += ["--optimizer=sgd", "--schedule=cosine", "--warmup-epochs=1", "--augmentation=shift"]
-    return [*flags, "--patience=1", "--label-smoothing=0.1", "--class-weights=balanced", "--device=cpu"]
+    return [
+        *flags,
+        "--patience=1",
+        "--fold-aware-epochs=1",
+        "--label-smoothing=0.1",
+        "--class-weights=balanced",
+        "--device=cpu",
+    ]
 
 
 def test_later_stages_take_their_settings_from_the_work_folder() -> None:

@@ -143,7 +143,7 @@ def test_other_architectures_keep_their_structure() -> None:
 
 def test_several_labels_a_picture_want_a_sigmoid() -> None:
     targets = np.array([[0, 0, 1], [1, 1, 1], [1, 0, 1], [0, 1, 0]])
-    dataset = replace(with_targets(dataset_of(96), targets), labels=("left", "right", "three"))
+    dataset = with_targets(dataset_of(96), targets, ("left", "right", "three"))
     planned = planned_for(dataset)
     assert "sigmoid" in reason(planned, "loss")
     assert planned.class_weights == "none"

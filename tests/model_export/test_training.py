@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import signal
@@ -184,6 +185,36 @@ def test_divergence_is_named() -> None:
         train(small_network(), drawn_dataset(), replace(CONFIG, optimizer="sgd", learning_rate=1e30))
 
 
+# Fold-aware epochs ------------------------------------------------------------------------------
+
+
+def test_fold_aware_epochs_train_the_affine_map_and_leave_the_statistics() -> None:
+    dataset, model = drawn_dataset(), small_network()
+    train(model, dataset, replace(CONFIG, epochs=3))
+    plain, aware = copy.deepcopy(model), copy.deepcopy(model)
+    train(plain, dataset, replace(CONFIG, epochs=2))
+    train(aware, dataset, replace(CONFIG, epochs=2, fold_aware_epochs=2))
+    for key, value in weights(aware).items():
+        is_statistic = key.startswith("1.") and key.rsplit(".", 1)[1] not in ("weight", "bias")
+        assert torch.equal(value, weights(model)[key]) == is_statistic, key
+        assert not torch.equal(weights(plain)[key], weights(model)[key]), key
+
+
+def test_only_the_last_epochs_are_fold_aware() -> None:
+    dataset, early, late = drawn_dataset(), small_network(), small_network()
+    train(early, dataset, replace(CONFIG, epochs=2))
+    train(late, dataset, replace(CONFIG, epochs=3, fold_aware_epochs=1))
+    assert torch.equal(weights(early)["1.running_mean"], weights(late)["1.running_mean"])
+    assert not torch.equal(weights(early)["1.weight"], weights(late)["1.weight"])
+
+
+def test_a_fold_aware_run_is_another_one_with_more_epochs(tmp_path: Path) -> None:
+    checkpoint, config = tmp_path / "checkpoint.pt", replace(CONFIG, epochs=1, fold_aware_epochs=1)
+    train(small_network(), drawn_dataset(), config, checkpoint=checkpoint)
+    with pytest.raises(InvalidConfig, match="begun with --epochs 1, asked for 2"):
+        train(small_network(), drawn_dataset(), replace(config, epochs=2), checkpoint=checkpoint)
+
+
 # Configuration ----------------------------------------------------------------------------------
 
 
@@ -198,6 +229,7 @@ def test_divergence_is_named() -> None:
         {"weight_decay": -1.0},
         {"warmup_epochs": math.inf},
         {"label_smoothing": 1.0},
+        {"fold_aware_epochs": 11},
     ],
 )
 def test_impossible_values_are_refused(changes: dict[str, float]) -> None:
@@ -284,7 +316,7 @@ def test_about_half_of_the_pictures_are_mirrored() -> None:
 
 def test_multi_label_targets_are_learnt_each_by_itself() -> None:
     targets = np.array([[0, 0], [1, 1], [1, 0], [0, 1]])  # is the left half bright? is the right one?
-    dataset = replace(with_targets(drawn_dataset(), targets), labels=("left", "right"))
+    dataset = with_targets(drawn_dataset(), targets, ("left", "right"))
     model = nn.Sequential(*list(small_network())[:-1], nn.Linear(16, 2))
     history = train(model, dataset, replace(CONFIG, epochs=12))
     assert history.epochs[-1].train_accuracy > 0.9

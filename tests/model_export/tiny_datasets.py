@@ -43,13 +43,13 @@ def drawn_dataset(size: int = 96) -> ImageDataset:
     return ImageDataset("drawn", LABELS, contract, *splits)
 
 
-def with_targets(dataset: ImageDataset, targets: NDArray[np.int64]) -> ImageDataset:
+def with_targets(dataset: ImageDataset, targets: NDArray[np.int64], labels: tuple[str, ...]) -> ImageDataset:
     """The same pictures, each class k with the (multi-label) target ``targets[k]``."""
     train, validation, test = (
         replace(split, targets=targets[split.targets])
         for split in (dataset.train, dataset.validation, dataset.test)
     )
-    return replace(dataset, train=train, validation=validation, test=test)
+    return replace(dataset, labels=labels, train=train, validation=validation, test=test)
 
 
 def small_network(seed: int = 0) -> nn.Sequential:
