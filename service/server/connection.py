@@ -93,6 +93,7 @@ class Connection(HttpToolsProtocol):
         self._limits = limits
         self._head_bytes = 0
         self._is_in_head = False
+        self._has_begun = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._refusal: RequestError | None = None
         self._is_refused = False
@@ -105,6 +106,11 @@ class Connection(HttpToolsProtocol):
             on_leave()
         else:
             self._on_leave = on_leave
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it has not carried a request yet."""
+        return not (self._has_begun or self._is_refused)
 
     # asyncio's side.
 
@@ -158,6 +164,7 @@ class Connection(HttpToolsProtocol):
             self._refusal = self._headers_too_large()
             raise httptools.HttpParserError("headers too large")
         self._head_bytes = 0
+        self._has_begun = True
         super().on_headers_complete()
         # `write`, `close` and `is_closing` is all that a cycle asks of its transport.
         self.cycle.transport = cast("asyncio.Transport", _OneWrite(self.transport))

@@ -247,17 +247,21 @@ class Fleet:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_A_TURN):
-            if self._held:
+            if self._held or not self._accept_one():
                 return
-            try:
-                connection, _ = self._listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:  # out of descriptors: some will be given back
-                logger.error("cannot accept a connection: %s", error)
-                self._pause()
-                return
-            self._hand(connection)
+
+    def _accept_one(self) -> bool:
+        """Take a connection from the kernel and hand it on; whether there was one."""
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return False
+        except OSError as error:  # out of descriptors: some will be given back
+            logger.error("cannot accept a connection: %s", error)
+            self._pause()
+            return False
+        self._hand(connection)
+        return True
 
     def _hand(self, connection: socket.socket) -> None:
         for member in sorted(self._members, key=lambda each: (not each.is_ready, each.connections)):
@@ -297,6 +301,8 @@ class Fleet:
         admit_no_more(self._listener)
         await asyncio.sleep(_LAST_CALL_S)
         self._loop.remove_reader(self._listener.fileno())
+        while self._accept_one():
+            continue
 
     async def _end(self) -> None:
         """Have all workers finish, within the grace."""

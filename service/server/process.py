@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Connections that were on their way when the listener stopped admitting still arrive for so long.
 _LAST_CALL_S: Final = 0.05
+# Who connected at the last moment may still say what for.
+_FIRST_REQUEST_S: Final = 1.0
 # Time to write the answers of requests that fail at the end of the grace.
 _FAREWELL_S: Final = 0.2
 # How soon a second signal is noticed.
@@ -108,12 +110,14 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             admit_no_more(listener)
         await asyncio.sleep(_LAST_CALL_S)
+        await asyncio.sleep(0)  # timers go before sockets in a turn of the loop: accept once more
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
+        self._close_idle()
+        await self._wait_for_first_requests(min(deadline, time.monotonic() + _FIRST_REQUEST_S))
+        self._close_idle(even_fresh=True)
         await self._wait_for_tasks(deadline)
         await self.application.close(max(0.0, deadline - time.monotonic()))
         await self._wait_for_tasks(time.monotonic() + _FAREWELL_S)
@@ -121,6 +125,21 @@ class Server(uvicorn.Server):
             task.cancel()
         await self._wait_for_tasks(time.monotonic() + _FAREWELL_S)
         logger.info("stopped")
+
+    def _close_idle(self, *, even_fresh: bool = False) -> None:
+        """Close connections without a request, and have the others end with their answer."""
+        for connection in list(self.server_state.connections):
+            if even_fresh or connection not in self._fresh():
+                connection.shutdown()
+
+    def _fresh(self) -> list[Connection]:
+        """Connections that were accepted and have not said a word yet."""
+        connections = cast("set[Connection]", self.server_state.connections)
+        return [connection for connection in connections if connection.is_fresh]
+
+    async def _wait_for_first_requests(self, deadline: float) -> None:
+        while self._fresh() and time.monotonic() < deadline and not self.force_exit:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(_LAST_CALL_S)
 
     async def _wait_for_tasks(self, deadline: float) -> None:
         while (tasks := set(self.server_state.tasks)) and not self.force_exit:

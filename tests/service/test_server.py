@@ -326,6 +326,18 @@ async def test_a_drain_finishes_what_was_accepted_and_closes_idle_connections(se
         assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
+async def test_who_connected_at_the_last_moment_may_still_ask(serve: Serve) -> None:
+    async with serve() as served, served.connected() as fresh, served.connected() as idle:
+        await idle.send(GET)
+        await idle.answer()
+        await until(lambda: len(served.server.server_state.connections) == 2)
+        served.server.should_exit = True
+        assert await idle.ended()
+        await fresh.send(request())
+        answer = await fresh.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
 async def test_what_exceeds_the_grace_is_told_so(serve: Serve) -> None:
     async with serve(shutdown_grace_s=0.1) as served, served.connected() as wire:
         served.gate.shut()
