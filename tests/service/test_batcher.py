@@ -185,12 +185,13 @@ async def test_timing_rides_back_with_the_row() -> None:
 
 
 async def test_a_closed_batcher_leaves_no_thread() -> None:
-    before = threading.active_count()
-    batcher = Batcher(GatedEngine(), input_shape=SHAPE)
-    assert threading.active_count() == before + 1
+    def is_there() -> bool:
+        return any(thread.name == "engine of-this-test" for thread in threading.enumerate())
+
+    batcher = Batcher(GatedEngine(), input_shape=SHAPE, name="of-this-test")
+    assert is_there()
     await batcher.close(PATIENCE_S)
-    batcher._thread.join(PATIENCE_S)
-    assert threading.active_count() == before
+    await until(lambda: not is_there())
     await batcher.close(PATIENCE_S)
 
 
