@@ -82,6 +82,10 @@ bench-folding-speed: $(EVERYTHING) ## Folded against unfolded, as docs/folding-s
 bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine (ARGS="--rounds 3 --workloads small")
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
+.PHONY: monitor
+monitor: $(RUNTIME) ## The service with Prometheus and Alertmanager beside it, until Ctrl-C
+	@$(BIN)/python -m deploy.monitor --host '$(HOST)' --start '$(MAKE) --no-print-directory serve' $(ARGS)
+
 # Any of the three builds the same image; buildah and podman need --format docker for the health check.
 BUILDER ?= $(shell for builder in docker podman buildah; do command -v "$$builder" >/dev/null && { echo "$$builder"; break; }; done)
 IMAGE ?= foldserve

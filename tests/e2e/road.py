@@ -23,7 +23,7 @@ from PIL import Image
 
 from loadtest import target
 
-EXPORT_TIMEOUT_S = 900
+EXPORT_TIMEOUT_S = 1700
 REQUEST_TIMEOUT_S = 30
 
 

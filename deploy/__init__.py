@@ -1,0 +1,1 @@
+"""Running Foldserve: monitoring, alerts, containers."""

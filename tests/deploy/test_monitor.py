@@ -1,0 +1,141 @@
+"""A real Prometheus scrapes the real service, and sees what its clients saw."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.monitor import Addresses, ToolMissing, lay_out, main, monitoring
+from loadtest import target
+from loadtest.measurement import parse_server_timing, percentile
+from tests.model_files import TinyModel, png, write_model
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not (shutil.which("prometheus") and shutil.which("prometheus-alertmanager")),
+        reason="needs prometheus and prometheus-alertmanager",
+    ),
+]
+
+REQUESTS = 60
+TIMEOUT_S = 30.0
+
+
+class Prometheus:
+    """The query interface of a running Prometheus."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def get(self, path: str, **parameters: str) -> Any:
+        answer = self._client.get(path, params=parameters)
+        answer.raise_for_status()
+        return answer.json()["data"]
+
+    def value(self, query: str) -> float | None:
+        """The first value of an instant query; None: no series."""
+        result = self.get("/query", query=query)["result"]
+        return float(result[0]["value"][1]) if result else None
+
+    def eventually(self, query: str, is_right: Callable[[float], bool]) -> float:
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            value = self.value(query)
+            if value is not None and is_right(value):
+                return value
+            assert time.monotonic() < deadline, f"{query} is {value}"
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def addresses(unused_tcp_port_factory: Callable[[], int]) -> Addresses:
+    return Addresses(*(f"127.0.0.1:{unused_tcp_port_factory()}" for _ in range(3)))
+
+
+@pytest.fixture(scope="module")
+def latencies_s(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[float]]:
+    """What the service told the client of its own latency, request by request."""
+    repository = tmp_path_factory.mktemp("models")
+    write_model(repository)
+    url = f"http://{addresses.service}"
+    start = f"{sys.executable} -m service --repository {repository} --threads 1"
+    with target.running(url, start), monitoring(addresses, "1s"), httpx.Client(base_url=url) as client:
+        yield [_latency_s(client) for _ in range(REQUESTS)]
+
+
+def _latency_s(client: httpx.Client) -> float:
+    picture = png(TinyModel.make().image(1))
+    answer = client.post("/predict", content=picture, headers={"Content-Type": "image/png"})
+    answer.raise_for_status()
+    return parse_server_timing(answer.headers["Server-Timing"])["total"] / 1000
+
+
+@pytest.fixture(scope="module")
+def prometheus(addresses: Addresses, latencies_s: list[float]) -> Iterator[Prometheus]:
+    with httpx.Client(base_url=f"http://{addresses.prometheus}/api/v1", timeout=TIMEOUT_S) as client:
+        yield Prometheus(client)
+
+
+def test_every_request_arrives_in_prometheus(prometheus: Prometheus) -> None:
+    prometheus.eventually('foldserve_requests_total{route="/predict",code="200"}', lambda v: v == REQUESTS)
+    assert prometheus.value('up{job="foldserve"}') == 1
+    assert prometheus.value("foldserve_ready") == 1
+
+
+def test_its_quantiles_agree_with_the_clients(prometheus: Prometheus, latencies_s: list[float]) -> None:
+    """Within a bucket."""
+    series = 'foldserve_request_duration_seconds_bucket{route="/predict"}'
+    prometheus.eventually(f'{series[:-1]},le="+Inf"}}', lambda v: v == REQUESTS)
+    buckets = prometheus.get("/query", query=series)["result"]
+    edges = sorted(float(entry["metric"]["le"]) for entry in buckets)
+    for p in (50.0, 90.0):
+        seen = prometheus.eventually(f"histogram_quantile({p / 100}, {series})", lambda v: v > 0)
+        measured = percentile(sorted(latencies_s), p)
+        assert abs(bisect_left(edges, seen) - bisect_left(edges, measured)) <= 1
+
+
+def test_every_rule_is_evaluated_without_a_fault(prometheus: Prometheus) -> None:
+    prometheus.eventually("count(foldserve:latency_bad:ratio_rate5m)", lambda v: v == 1)
+    rules = [rule for group in prometheus.get("/rules")["groups"] for rule in group["rules"]]
+    assert len(rules) >= 18
+    assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
+    assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
+
+
+def test_it_alerts_where_alertmanager_listens(prometheus: Prometheus, addresses: Addresses) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (active := prometheus.get("/alertmanagers")["activeAlertmanagers"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert [manager["url"] for manager in active] == [f"http://{addresses.alertmanager}/api/v2/alerts"]
+
+
+def test_a_taken_address_is_told(addresses: Addresses, latencies_s: list[float]) -> None:
+    with pytest.raises(ToolMissing, match=r"answers at .* already"), monitoring(addresses):
+        pass
+
+
+def test_a_tool_that_cannot_start_says_why(addresses: Addresses, unused_tcp_port: int) -> None:
+    elsewhere = Addresses("127.0.0.1:1", "no-such-host.invalid:1", f"127.0.0.1:{unused_tcp_port}")
+    with pytest.raises(ToolMissing, match=r"(?s)did not get ready.*no-such-host"), monitoring(elsewhere):
+        pass
+
+
+def test_nothing_to_monitor_is_told(capsys: pytest.CaptureFixture[str], unused_tcp_port: int) -> None:
+    assert main(["--host", f"http://127.0.0.1:{unused_tcp_port}"]) == 1
+    assert "no service is ready" in capsys.readouterr().err
+
+
+def test_the_interval_reaches_the_settings(tmp_path: Path) -> None:
+    config = lay_out(tmp_path, Addresses("a:1", "b:2", "c:3"), "250ms")
+    assert config.read_text().count("250ms") == 2
+    assert '"c:3"' in (tmp_path / "alertmanagers" / "local.json").read_text()
