@@ -1,4 +1,4 @@
-"""What every test may use: the folder with real pictures, or a skip where there is none."""
+"""What holds for every test: seeded examples, and the folder with real pictures, or a skip without one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Examples are the same ones in every run, and a busy machine makes no test fail.
+settings.register_profile("foldserve", deadline=None, derandomize=True)
+settings.load_profile("foldserve")
 
 
 @pytest.fixture(scope="session")
