@@ -9,51 +9,48 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from model_export.folding import fold
+from model_export.folding import count_affine_maps, fold
 from model_export.records import Objective
 from tests.folding.collection import COLLECTION, Network
-from tests.folding.collection.judging import Folder, judge
-from tests.folding.collection.not_yet import NOT_YET
+from tests.folding.collection.counting import census
+from tests.folding.collection.judging import Folder, exported, judge
 from tests.folding.collection.registry import DynamicShapes
 
 
+def each(networks: Iterable[Network]) -> pytest.MarkDecorator:
+    """One test a network."""
+    return pytest.mark.parametrize("network", [pytest.param(n, id=n.name) for n in networks])
+
+
 def folder(objective: Objective) -> Folder:
-    """Our fold, under ``objective``."""
+    """Our fold, under ``objective``. Its report must count what the collection's counter counts."""
 
     def folded(
         model: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: DynamicShapes | None
     ) -> ExportedProgram:
-        return fold(model, inputs, objective=objective, dynamic_shapes=dynamic_shapes).program
+        result = fold(model, inputs, objective=objective, dynamic_shapes=dynamic_shapes)
+        assert result.report.affine_maps_left == census(result.program, inputs).affine_maps
+        return result.program
 
     return folded
 
 
-def each(networks: Iterable[Network], missing: pytest.MarkDecorator) -> pytest.MarkDecorator:
-    """One test a network; those not reached yet are marked ``missing``."""
-    marks = {True: [missing], False: []}
-    params = [pytest.param(n, id=n.name, marks=marks[n.name in NOT_YET]) for n in networks]
-    return pytest.mark.parametrize("network", params)
-
-
-# Strict: a network that is reached must leave the set.
-UNREACHED = pytest.mark.xfail(strict=True, reason="not reached yet")
-SKIPPED = pytest.mark.skip(reason="not reached yet")
-
-
-def test_what_is_not_reached_yet_is_in_the_collection() -> None:
-    assert COLLECTION.keys() >= NOT_YET
-
-
-@each(COLLECTION.values(), UNREACHED)
+@each(COLLECTION.values())
 def test_the_fewest_maps_are_left_and_nothing_changed(network: Network) -> None:
     assert not judge(network, folder("fewest")).complaints
 
 
-@each(COLLECTION.values(), SKIPPED)
+@each(COLLECTION.values())
 def test_folding_for_speed_changes_nothing_in_the_network_s_own_precision(network: Network) -> None:
     assert not judge(network, folder("speed"), network.dtype, fewest=False).complaints
 
 
-@each([n for n in COLLECTION.values() if n.dtype is not torch.float32], SKIPPED)
+@each([n for n in COLLECTION.values() if n.dtype is not torch.float32])
 def test_a_network_keeps_its_precision(network: Network) -> None:
     assert not judge(network, folder("fewest"), network.dtype).complaints
+
+
+@each([n for n in COLLECTION.values() if n.topic in {"affine_maps", "left_alone", "rearrangements"}])
+def test_both_counters_agree_on_what_is_not_folded(network: Network) -> None:
+    program = exported(*network.build(torch.float64))
+    assert count_affine_maps(program) == census(program).affine_maps
