@@ -25,10 +25,10 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 from torch import Tensor
 
-from model_export.folding.algebra import Affine
+from model_export.folding.algebra import Affine, compressed, varying_axes
 from model_export.folding.forms import Forms
 from model_export.folding.network import Network, Operation, Port, Value
-from model_export.folding.placement import READ_IN_OTHER_FORM, WRITE_IN_OTHER_FORM, price
+from model_export.folding.placement import READ_IN_OTHER_FORM, UNUSUAL_AXES, WRITE_IN_OTHER_FORM, price
 from model_export.folding.rules import (
     Absorber,
     Carrier,
@@ -158,11 +158,13 @@ class _Chooser:
             affine = conversion(forms[i], forms[j], value.known) if i != j else None
             if affine is None:
                 continue
-            kind = Remainder.SIGN if affine.is_sign else Remainder.MAP
+            kind = _kind(affine)
             if kind is Remainder.SIGN:
                 affine = Affine(torch.sign(affine.scale), torch.zeros_like(affine.shift))
-            size = value.operation.rule.call.sizes
-            cost = (Leftover(kind, int(np.prod(size[1:]))),)
+            size = int(np.prod(value.operation.rule.call.sizes[1:]))
+            if not varying_axes(affine.scale, affine.shift) <= {1}:
+                size *= UNUSUAL_AXES
+            cost = (Leftover(kind, size),)
             variable = self._program.variable(self._price(cost))
             self._program.at_most(variable, [self._x[value][i]])
             self._m[value, i, j] = (variable, affine, kind)
@@ -249,6 +251,15 @@ class _Chooser:
         return Choice(produced, read, maps)
 
 
+def _kind(affine: Affine) -> Remainder:
+    if affine.is_sign:
+        return Remainder.SIGN
+    axes, rank = varying_axes(affine.shift), affine.shift.dim()
+    # Channels split over two axes are still channels: only positions make it an image.
+    is_image = len(axes) > 1 and bool(axes & {rank - 1, rank - 2})
+    return Remainder.BORDER if is_image and not bool((affine.scale != 1).any()) else Remainder.MAP
+
+
 def conversion(source: Affine, target: Affine, known: Tensor) -> Affine | None:
     """The map from one stored form to another; None where the first has lost what the second needs."""
     constant = ~known.isnan()
@@ -264,7 +275,8 @@ def conversion(source: Affine, target: Affine, known: Tensor) -> Affine | None:
     # What is stored as a number already, and as the right one, stays.
     flat = (source.scale == 0) & (target.scale == 0) & (source.shift == target.shift)
     kept = flat | (constant & (source(known) == target(known)))
-    return Affine(torch.where(kept, 1.0, result.scale), torch.where(kept, 0.0, result.shift))
+    scale, shift = torch.where(kept, 1.0, result.scale), torch.where(kept, 0.0, result.shift)
+    return Affine(compressed(scale), compressed(shift))
 
 
 def _without_rounding(result: Affine, target: Affine) -> Affine:

@@ -4,7 +4,7 @@
 
     counted        BatchNorm, tracked InstanceNorm, × ÷ + − by a number or by one constant a channel
     one map        a chain of these of which each feeds only the next: (x/255 − mean)/std
-    not counted    a sign (scale ±1, no shift), a clamp, a PReLU, a constant that varies over the image,
+    not counted    a sign (scale ±1, no shift), a clamp, a PReLU, adding a constant that varies over an image,
                    arithmetic on constants alone, arithmetic between two values
 """
 
@@ -16,7 +16,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from model_export.errors import ModelError
-from model_export.folding.algebra import Affine
+from model_export.folding.algebra import Affine, varying_axes
 from model_export.folding.facts import observe
 from model_export.folding.rules import Call, Facts, affine_map
 from model_export.folding.trace import editable, functional
@@ -45,7 +45,9 @@ def count_affine_maps(program: ExportedProgram) -> int:
 def _step(node: fx.Node, facts: Facts) -> Affine | None:
     if node.op != "call_function" or facts.is_constant(node) or node not in facts.results:
         return None
-    return affine_map(_call(node, facts))
+    affine = affine_map(_call(node, facts), finer=True)
+    is_image = affine is not None and len(varying_axes(affine.shift)) > 1
+    return None if is_image else affine
 
 
 def _call(node: fx.Node, facts: Facts) -> Call:

@@ -16,25 +16,27 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from model_export.errors import FoldRefused, InvalidConfig
+from model_export.errors import FoldRefused, InvalidConfig, VerificationFailed
 from model_export.folding.channels import find_dead_channels
-from model_export.folding.choice import choose_forms
-from model_export.folding.comparison import prove
-from model_export.folding.facts import observe
+from model_export.folding.choice import Choice, choose_forms
+from model_export.folding.comparison import Proof, prove
+from model_export.folding.facts import Observation, observe
 from model_export.folding.fates import tell_fates
-from model_export.folding.forms import collect_forms
+from model_export.folding.forms import collect_forms, plain_forms
 from model_export.folding.names import module_path
-from model_export.folding.network import read_network
+from model_export.folding.network import Network, read_network
 from model_export.folding.picture import drawing
 from model_export.folding.report import FoldReport
 from model_export.folding.rules import Remainder
 from model_export.folding.savings import count_savings
 from model_export.folding.sinking import sink_clamps
 from model_export.folding.trace import DynamicShapes, capture, editable, recapture
-from model_export.folding.writing import round_weights, write_graph
+from model_export.folding.writing import WrittenGraph, round_weights, write_graph
 from model_export.records import Fate, Objective
 
 _aten = torch.ops.aten
+# max|Δ| / max|reference| of any output, in float64: a fold that is further off is not used.
+MAX_ERROR = 1e-10
 # What an exported BatchNorm becomes when it is no constant affine map.
 _REFUSED = {
     _aten._native_batch_norm_legit_functional.default: "training mode",
@@ -80,6 +82,7 @@ def fold(
     Raises:
         FoldRefused: A BatchNorm in training mode or without running statistics, named.
         ModelError: `torch.export` cannot trace the model.
+        VerificationFailed: The folded program is not the original's equal.
     """
     if prune:
         raise InvalidConfig("prune=True: dropping channels is not available")
@@ -87,10 +90,7 @@ def fold(
     refused = tuple(_refusals(original, allow_refusals))
     observation = observe(original, example_inputs)
     network = read_network(original.graph, observation.facts, objective)
-    choice = choose_forms(network, collect_forms(network), objective)
-    written = write_graph(original, network, choice)
-    sink_clamps(written.graph_module.graph)
-    proof = prove(written, network, choice, observation, example_inputs)
+    choice, written, proof = _proven(original, network, observation, example_inputs, objective)
     new = round_weights(written.graph_module)
     report = FoldReport(
         objective=objective,
@@ -104,6 +104,24 @@ def fold(
         after=drawing(written.graph_module.graph, written.affine, new),
     )
     return FoldResult(recapture(written.graph_module, example_inputs, dynamic_shapes), report)
+
+
+def _proven(
+    original: fx.GraphModule,
+    network: Network,
+    observation: Observation,
+    inputs: tuple[Tensor, ...],
+    objective: Objective,
+) -> tuple[Choice, WrittenGraph, Proof]:
+    """The best fold that is exact; one that carries nothing past an operator if the best one is not."""
+    for forms in (collect_forms, plain_forms):
+        choice = choose_forms(network, forms(network), objective)
+        written = write_graph(original, network, choice)
+        sink_clamps(written.graph_module.graph)
+        proof = prove(written, network, choice, observation, inputs)
+        if proof.error <= MAX_ERROR:
+            return choice, written, proof
+    raise VerificationFailed(f"the folded program differs by {proof.error:.1e}, allowed are {MAX_ERROR:.0e}")
 
 
 def _refusals(graph_module: fx.GraphModule, allow: bool) -> Iterator[Fate]:

@@ -31,6 +31,17 @@ def collect_forms(network: Network) -> Forms:
     return _Collector(network).collect()
 
 
+def plain_forms(network: Network) -> Forms:
+    """Only the original's own forms and what each port sees: nothing is carried past an operator."""
+    return {
+        value: [
+            Affine.identity(value.rank),
+            *(port.view for port in value.ports if not port.view.is_identity),
+        ]
+        for value in network.values
+    }
+
+
 class _Collector:
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -130,14 +141,24 @@ class _Collector:
     def _offer_partial(self, value: Value, form: Affine) -> None:
         """A form of some channels: the others as they are, or as other partial forms have them."""
         identity = Affine.identity(value.rank)
-        if _filled(form, identity).is_identity:
+        partial = self._partial[value]
+        if _filled(form, identity).is_identity or any(_equal(form, other) for other in partial):
             return
         self._enter(value, _filled(form, identity))
+        self._carry_partial_back(value, form)
         joined = form
         for other in reversed(self._partial[value]):
             joined = _filled(joined, other)
         self._partial[value].append(form)
         self._enter(value, _filled(joined, identity))
+
+    def _carry_partial_back(self, value: Value, form: Affine) -> None:
+        """The gaps stay open on the way back: another reader of the same value may fill them."""
+        rule = value.operation.rule
+        if isinstance(rule, Carrier):
+            for seen in rule.wishes(form):
+                for port, part in zip(value.operation.ports, seen, strict=True):
+                    self._offer(port.value, port.form(part))
 
     def _enter(self, value: Value, form: Affine) -> None:
         form = Affine(compressed(form.scale), compressed(form.shift))
@@ -148,6 +169,11 @@ class _Collector:
             return
         forms.append(form)
         self._queue.append((value, form))
+
+
+def _equal(form: Affine, other: Affine) -> bool:
+    pairs = (form.scale, other.scale), (form.shift, other.shift)
+    return all(a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs)
 
 
 def _filled(form: Affine, other: Affine) -> Affine:

@@ -31,6 +31,9 @@ _SPEED = {
 }
 _NODE_ELEMENTS = 500.0
 
+# A map along other axes than the channels' is no BatchNormalization: a Mul and an Add.
+UNUSUAL_AXES = 6
+
 # Between equals: leave values as they are; take a map backward rather than forward.
 WRITE_IN_OTHER_FORM = 1e-3
 READ_IN_OTHER_FORM = 2e-3

@@ -86,8 +86,11 @@ def relative_error(outputs: list[Tensor], references: list[Tensor]) -> float:
 def _relative(output: Tensor, reference: Tensor) -> float:
     if not reference.numel():
         return 0.0
-    difference = float((output.double() - reference.double()).abs().max())
-    largest = float(reference.double().abs().max())
+    output, reference = output.double(), reference.double()
+    # The same infinity, or no number in both, is no difference.
+    same = (output == reference) | (output.isnan() & reference.isnan())
+    difference = float(torch.where(same, 0.0, (output - reference).abs()).max())
+    largest = float(reference.abs().nan_to_num(0.0, posinf=0.0).max())
     return difference / largest if largest else difference
 
 

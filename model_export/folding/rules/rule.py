@@ -25,7 +25,8 @@ from torch import Tensor, fx
 from model_export.folding.algebra import Affine
 from model_export.folding.rules.call import Call
 
-# A stored shift more than this many times the scale would drown the value: its channel takes another form.
+# A value near 1 that is stored beside a shift so many times as large has lost that many units of its last
+# place when it is read back: such a channel takes another form.
 MAX_OFFSET = 1e3
 
 
@@ -76,8 +77,8 @@ class Stored:
         scale = torch.where(lost, 0.0, back.scale)
         shift = torch.where(lost, self.known, back.shift)
         offset = torch.where(self.constant, 0.0, back.shift.abs())
-        drowned = offset > MAX_OFFSET * torch.clamp(back.scale.abs(), min=1.0)
-        return None if bool(shift.isnan().any() | drowned.any()) else Affine(scale, shift)
+        drowned = bool((offset > MAX_OFFSET).any())
+        return None if drowned or bool(shift.isnan().any()) else Affine(scale, shift)
 
 
 class Writer(Protocol):

@@ -28,8 +28,13 @@ _SPELLINGS: dict[object, Spelling] = {}
 NORMALIZATIONS = (_aten._native_batch_norm_legit_no_training.default, _aten.instance_norm.default)
 
 
-def affine_map(call: Call) -> Affine | None:
-    """The call as an affine map of its only value; None if it is no such map, or a finer one."""
+def affine_map(call: Call, *, finer: bool = False) -> Affine | None:
+    """The call as an affine map of its only value; None if it is none.
+
+    Args:
+        call: Any call.
+        finer: Also a map that differs along more than one axis.
+    """
     spelling = _SPELLINGS.get(call.operator.target)
     if spelling is None or len(call.values) != 1 or call.input_sizes() != call.sizes:
         return None
@@ -37,9 +42,9 @@ def affine_map(call: Call) -> Affine | None:
     if not isinstance(source, Tensor) or source.dtype != call.dtype or not source.is_floating_point():
         return None
     affine = spelling(call)
-    if affine is None or len(varying_axes(affine.scale, affine.shift)) > 1:
-        return None
-    return affine
+    if affine is None or finer:
+        return affine
+    return None if len(varying_axes(affine.scale, affine.shift)) > 1 else affine
 
 
 def _spells(*targets: object) -> Callable[[Spelling], Spelling]:
