@@ -26,7 +26,7 @@ GPU_EXTRA := $(if $(WITH_GPU),$(comma)gpu)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(EVERYTHING) ## Virtual environment with everything: serving, exporting, load tests, checks

@@ -7,11 +7,13 @@ wrong flag is refused before any work is done.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from model_export.errors import InvalidConfig
+from service.artifact import MODEL_NAME_PATTERN
 
 DatasetName = Literal["digits", "mnist", "cifar10", "imagefolder"]
 Normalization = Literal["article", "planned"]
@@ -198,3 +200,16 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     calibrate_on: Path | None = None
+
+    def __post_init__(self) -> None:
+        require_name(self.name)
+
+
+def require_name(name: str) -> None:
+    """Checks that ``name`` can be a model's: it becomes a folder of the model repository.
+
+    Raises:
+        InvalidConfig: It could leave that folder, or be taken for a hidden one.
+    """
+    if re.fullmatch(MODEL_NAME_PATTERN, name) is None:
+        raise InvalidConfig(f"--name '{name}': letters, digits, '.', '_' and '-', at most 64, no leading dot")

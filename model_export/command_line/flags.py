@@ -16,25 +16,11 @@ examples:
         scikit-learn's digits → models/digits/1, in well under a minute, without a download
   python -m model_export run --dataset mnist --data-dir data/mnist --name mnist
   python -m model_export run --dataset imagefolder --data-dir photos/ --input 3x64x64 --name photos
-  python -m model_export run --model mine.nets:make --weights mine.pt --input 3x224x224 \
+  python -m model_export run --model mine.nets:make --weights mine.pt --input 3x224x224 \\
         --labels labels.txt --dataset imagefolder --data-dir held_back/ --name mine
         a network that is already trained; the pictures are what it is proven on
   python -m model_export train --name mine && python -m model_export fold --name mine --objective fewest
         stage by stage; the results wait in runs/mine/
-"""
-
-
-_ADOPTADOPT = "adopt"
-_ADOPT_SUMMARY = "wrap an ONNX classifier from another framework, prove it and publish it"
-_EXAMPLES = """\
-Pixels in 0…1 go in as they are unless --mean and --std say otherwise (one value, or one a channel);
-a network that wants 0…255 has --std 0.00392156862745098, one that wants 0…16 has --std 0.0625.
-
-examples:
-  python -m model_export adopt resnet50.onnx --output logits --labels imagenet.txt \\
-        --resize shorter_side --resize-to 256 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-  python -m model_export adopt forest.onnx --output probabilities --input 1x8x8 --std 0.0625 \\
-        --dataset digits --name forest
 """
 
 

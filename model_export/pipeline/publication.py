@@ -22,8 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from model_export.errors import InvalidConfig, PublishFailed
-from service.artifact import MODEL_NAME_PATTERN, VERSION_PATTERN
+from model_export.config import require_name
+from model_export.errors import PublishFailed
+from service.artifact import VERSION_PATTERN
 
 _PREFIX: Final = ".publishing-"
 _ABANDONED_AFTER_S: Final = 3600  # no publication takes an hour: it only writes files that are ready
@@ -37,8 +38,7 @@ def next_version(repository: Path, name: str) -> int:
     Raises:
         InvalidConfig: The name could leave the repository's folder.
     """
-    if re.fullmatch(MODEL_NAME_PATTERN, name) is None:
-        raise InvalidConfig(f"--name {name}: letters, digits, '.', '_' and '-', at most 64, no leading dot")
+    require_name(name)
     folder = repository / name
     entries = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return 1 + max((int(entry) for entry in entries if re.fullmatch(VERSION_PATTERN, entry)), default=0)

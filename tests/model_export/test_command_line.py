@@ -142,7 +142,7 @@ def test_a_wrong_command_line_is_refused(
         (["run", "--dataset", "mnist", "--data-dir", "nowhere"], 1, "nowhere"),
         (["run", "--model", "no.such:thing"], 1, "cannot import no.such"),
         (["run", "--weights", "missing.pt"], 1, "missing.pt"),
-        (["run", "--name", "../escape", "--workdir", "w", "--epochs", "0"], 2, "--name ../escape"),
+        (["run", "--name", "../escape", "--workdir", "w", "--epochs", "0"], 2, "--name '../escape'"),
     ],
 )
 def test_a_failure_is_one_clear_line_and_an_exit_code(
@@ -154,6 +154,23 @@ def test_a_failure_is_one_clear_line_and_an_exit_code(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert not Path("models").exists()
+
+
+def test_an_impossible_name_is_refused_before_any_work(elsewhere: Path) -> None:
+    assert main(["run", "--name", "a/b"]) == command_line.EXIT_USAGE
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_examples_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            main(arguments)
+        return capsys.readouterr().out
+
+    general, adopting = shown("--help"), shown("adopt", "--help")
+    assert "python -m model_export run --dataset mnist" in general
+    assert "--input 3x224x224 \\\n" in general, "a line that goes on says so"
+    assert "python -m model_export adopt resnet50.onnx" in adopting
 
 
 def test_every_stage_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
