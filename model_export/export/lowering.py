@@ -11,8 +11,12 @@ it runs inside that layout, as a 1×1 depthwise convolution, with a following Re
 where a and b are constants with one value a channel of x [N, C, H, W]. With variance 1 and ε 0 the
 operator computes a·x + b and nothing else, so this is exact.
 
-Also tidied, because every node costs a microsecond for a single picture: a Reshape whose target is
-computed from the batch size (``flatten``) gets the constant target [-1, …].
+Also tidied, because every node costs a microsecond for a single picture, and the wrong one a layout::
+
+    clamp(x, L, H)                    Max and Min with casts of their constants → Relu where it is one,
+                                      else without the casts and without an end that is infinite
+    Reshape(x, [N, 3136])             the batch size is not computed: [-1, 3136]
+    ReduceMean over H and W           GlobalAveragePool, which stays in the blocked layout
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.optimizer import fold_constants
 
 from model_export.export.serving import constant, only_reader
 
@@ -45,8 +50,17 @@ def lower(network: ir.Model) -> int:
     Returns:
         How many affine maps became a BatchNormalization.
     """
-    _fix_reshape_targets(network.graph)
-    lowered = _lower_affine_maps(network.graph)
+    graph = network.graph
+    _fix_reshape_targets(graph)
+    fold_constants(network)  # of shapes and axes; it knows nothing of layers
+    for node in list(graph):
+        if node.op_type == "CastLike":
+            _drop_cast(node)
+        elif node.op_type in ("Max", "Min"):
+            _simplify_clamp(graph, node)
+        elif node.op_type == "ReduceMean":
+            _pool_globally(graph, node)
+    lowered = _lower_affine_maps(graph)
     RemoveUnusedNodesPass()(network)
     return lowered
 
@@ -121,12 +135,64 @@ def _replace(graph: ir.Graph, node: ir.Node, affine: _Affine, position: int) -> 
     batch_norm = ir.node(
         "BatchNormalization", [affine.source, *operands], {"epsilon": 0.0}, name=f"{node.name}.affine"
     )
-    batch_norm.outputs[0].name = affine.result.name
-    batch_norm.outputs[0].shape = affine.result.shape
-    batch_norm.outputs[0].type = affine.result.type
-    affine.result.name = f"{affine.result.name}.replaced"
-    graph.insert_before(node, batch_norm)
-    affine.result.replace_all_uses_with(batch_norm.outputs[0], replace_graph_outputs=True)
+    _replace_node(graph, node, batch_norm)
+
+
+def _drop_cast(node: ir.Node) -> None:
+    """A cast to the type that the value has already."""
+    value, like = node.inputs
+    if value is not None and like is not None and value.dtype is not None and value.dtype == like.dtype:
+        node.outputs[0].replace_all_uses_with(value)
+
+
+def _simplify_clamp(graph: ir.Graph, node: ir.Node) -> None:
+    """Max(x, −∞) and Min(x, +∞) are x; Max(x, 0) is a ReLU."""
+    if len(node.inputs) != 2:
+        return
+    constants = [value for value in node.inputs if value is not None and value.const_value is not None]
+    values = [value for value in node.inputs if value is not None and value.const_value is None]
+    if len(constants) != 1 or len(values) != 1 or constants[0].const_value is None:
+        return
+    numbers = constants[0].const_value.numpy()
+    if not _broadcasts_away(constants[0], values[0]):
+        return
+    node.outputs[0].shape, node.outputs[0].type = values[0].shape, values[0].type  # for the other end
+    if np.all(numbers == (-np.inf if node.op_type == "Max" else np.inf)):
+        node.outputs[0].replace_all_uses_with(values[0], replace_graph_outputs=True)
+    elif node.op_type == "Max" and not numbers.any():
+        _replace_node(graph, node, ir.node("Relu", [values[0]], name=node.name))
+
+
+def _broadcasts_away(operand: ir.Value, value: ir.Value) -> bool:
+    """Whether combining the two has the shape of ``value``."""
+    if operand.shape is None or value.shape is None or len(operand.shape) > len(value.shape):
+        return False
+    aligned = zip(reversed(tuple(operand.shape)), reversed(tuple(value.shape)), strict=False)
+    return all(size in (1, other) for size, other in aligned)
+
+
+def _pool_globally(graph: ir.Graph, node: ir.Node) -> None:
+    value, axes = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
+    if value is None or value.shape is None or len(value.shape) != _PICTURE_RANK or axes is None:
+        return
+    if axes.const_value is None or {int(axis) % _PICTURE_RANK for axis in axes.const_value.numpy()} != {2, 3}:
+        return
+    pool = ir.node("GlobalAveragePool", [value], name=node.name)
+    keeps = node.attributes.get("keepdims")
+    if keeps is None or keeps.as_int() == 1:
+        _replace_node(graph, node, pool)
+    else:
+        graph.insert_before(node, pool)
+        _replace_node(graph, node, ir.node("Flatten", pool.outputs, name=f"{node.name}.flatten"))
+
+
+def _replace_node(graph: ir.Graph, node: ir.Node, replacement: ir.Node) -> None:
+    """Puts ``replacement`` in the place of ``node``; values keep their names."""
+    old, new = node.outputs[0], replacement.outputs[0]
+    new.name, new.shape, new.type = old.name, old.shape, old.type
+    old.name = f"{old.name}.replaced"
+    graph.insert_before(node, replacement)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
 def _fix_reshape_targets(graph: ir.Graph) -> None:

@@ -58,7 +58,11 @@ def served_graph(network: ir.Model, contract: InputContract, task: Task, classes
 
 
 def finish(network: ir.Model, classes: int) -> None:
-    """Declares the two outputs, and who made the graph."""
+    """Declares the two outputs, and who made the graph; the batch has one name everywhere."""
+    for node in network.graph:
+        for value in node.outputs:
+            if value.shape is not None and len(value.shape) > 0 and not isinstance(value.shape[0], int):
+                value.shape = ir.Shape([BATCH, *tuple(value.shape)[1:]])
     for output in network.graph.outputs:
         output.type = ir.TensorType(ir.DataType.FLOAT)
         output.shape = ir.Shape([BATCH, classes])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,67 @@ def test_an_affine_map_that_stayed_becomes_one_batch_normalisation(
     for optimised in (False, True):
         logits = predict(open_session(tmp_path / "model.onnx", optimised=optimised), images, inputs)
         np.testing.assert_allclose(logits, predict(module, images, inputs), rtol=0, atol=2e-5)
+
+
+class Clamp(nn.Module):
+    """A clip of each channel to its own interval."""
+
+    def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
+        super().__init__()
+        self.low = nn.Buffer(torch.tensor(low).view(1, -1, 1, 1))
+        self.high = nn.Buffer(torch.tensor(high).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(self.low, self.high)
+
+
+INFINITE = [float("inf")] * 4
+
+
+@pytest.mark.parametrize(
+    ("clamp", "expected"),
+    [
+        (Clamp([0.0] * 4, INFINITE), {"Relu"}),
+        (Clamp([0.1, 0.0, -0.2, 0.0], INFINITE), {"Max"}),
+        (Clamp([-each for each in INFINITE], [0.1, 0.2, 0.3, 0.4]), {"Min"}),
+        (Clamp([0.0] * 4, [0.1, 0.2, 0.3, 0.4]), {"Relu", "Min"}),
+        (Clamp([-0.1, 0.0, 0.1, 0.0], [0.1, 0.2, 0.3, 0.4]), {"Max", "Min"}),
+        (Clamp([-each for each in INFINITE], INFINITE), set()),
+    ],
+)
+def test_a_clamp_keeps_only_the_ends_that_it_has(
+    clamp: nn.Module, expected: set[str], tmp_path: Path
+) -> None:
+    module, inputs = network(clamp), contract()
+    graph, _ = served(module, inputs, tmp_path / "model.onnx")
+    assert {"Relu", "Max", "Min", "CastLike"} & set(operators(graph)) == expected
+    images = pictures(inputs)
+    logits = predict(open_session(tmp_path / "model.onnx"), images, inputs)
+    np.testing.assert_allclose(logits, predict(module, images, inputs), rtol=0, atol=2e-5)
+
+
+class GlobalMean(nn.Module):
+    """The mean over height and width, which many networks end with."""
+
+    def __init__(self, keepdim: bool) -> None:
+        super().__init__()
+        self.keepdim = keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=self.keepdim)
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), GlobalMean(True), GlobalMean(False)])
+def test_a_mean_over_positions_stays_in_the_fast_layout(pool: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), pool, nn.Flatten(), nn.Linear(4, 5))
+    inputs = contract()
+    graph, _ = served(module, inputs, tmp_path / "model.onnx")
+    assert "GlobalAveragePool" in operators(graph)
+    assert "ReduceMean" not in operators(graph)
+    images = pictures(inputs)
+    logits = predict(open_session(tmp_path / "model.onnx"), images, inputs)
+    np.testing.assert_allclose(logits, predict(module, images, inputs), rtol=0, atol=2e-5)
 
 
 class Residual(nn.Module):

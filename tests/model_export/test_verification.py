@@ -281,6 +281,21 @@ def test_an_ill_conditioned_network_may_lose_what_it_loses_unfolded() -> None:
     assert verification.float32_tolerance(reference, reference + 0.01) == pytest.approx(0.01)
 
 
+def test_the_article_network_keeps_the_whole_contract(article: nn.Module, digits: ImageDataset) -> None:
+    """Fewest: nothing left; 1e-12 in float64; probabilities within 1e-5."""
+    images = digits.test.images
+    folded = networks.folded(article, digits.input_shape, "fewest")
+    assert [fate.outcome for fate in folded.report] == ["folded"] * 3
+    assert folded.report.affine_maps_left == 0
+    assert folded.report.error <= 1e-12
+    double = copy.deepcopy(article).double()
+    reference = predict(double, images, digits.contract)
+    exact = predict(networks.folded(double, digits.input_shape, "fewest").program, images, digits.contract)
+    assert verification.measure("", exact, reference, 1e-12).passed
+    single = predict(folded.program, images, digits.contract)
+    assert (single.argmax(axis=1) == reference.argmax(axis=1)).all()
+
+
 def test_every_proof_passes_for_the_whole_run(finished: Run) -> None:
     path = finished.workdir / "model.onnx"
     _, metadata = export.read_model_file(path)
