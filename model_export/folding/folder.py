@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from model_export.errors import FoldRefused, InvalidConfig, VerificationFailed
+from model_export.errors import FoldRefused, VerificationFailed
 from model_export.folding.channels import find_dead_channels
 from model_export.folding.choice import Choice, choose_forms
 from model_export.folding.comparison import Proof, prove
@@ -26,6 +26,8 @@ from model_export.folding.forms import collect_forms, plain_forms
 from model_export.folding.names import module_path
 from model_export.folding.network import Network, read_network
 from model_export.folding.picture import drawing
+from model_export.folding.proof import relative_error, run_float64
+from model_export.folding.pruning import prune_channels
 from model_export.folding.report import FoldReport
 from model_export.folding.rules import Remainder
 from model_export.folding.savings import count_savings
@@ -84,14 +86,13 @@ def fold(
         ModelError: `torch.export` cannot trace the model.
         VerificationFailed: The folded program is not the original's equal.
     """
-    if prune:
-        raise InvalidConfig("prune=True: dropping channels is not available")
     original = editable(capture(model, example_inputs, dynamic_shapes))
     refused = tuple(_refusals(original, allow_refusals))
     observation = observe(original, example_inputs)
     network = read_network(original.graph, observation.facts, objective)
     choice, written, proof = _proven(original, network, observation, example_inputs, objective)
     new = round_weights(written.graph_module)
+    pruned = _pruned(written.graph_module, example_inputs, objective) if prune else 0
     report = FoldReport(
         objective=objective,
         fates=(*refused, *tell_fates(network, choice, objective, proof.batch_norm_errors)),
@@ -99,7 +100,7 @@ def fold(
         error=proof.error,
         savings=count_savings(original, written.graph_module, network, choice),
         dead_channels=find_dead_channels(network),
-        pruned=0,
+        pruned=pruned,
         before=drawing(original.graph, {spot.node for spot in network.affine_spots}, ()),
         after=drawing(written.graph_module.graph, written.affine, new),
     )
@@ -122,6 +123,18 @@ def _proven(
         if proof.error <= MAX_ERROR:
             return choice, written, proof
     raise VerificationFailed(f"the folded program differs by {proof.error:.1e}, allowed are {MAX_ERROR:.0e}")
+
+
+def _pruned(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...], objective: Objective) -> int:
+    """Drop constant channels and prove that nothing changed but the rounding of a bias."""
+    references = run_float64(graph_module, inputs)
+    pruned = prune_channels(graph_module, objective)
+    error = relative_error(run_float64(graph_module, inputs), references)
+    weights = [weight for weight in graph_module.parameters() if weight.is_floating_point()]
+    resolution = max((torch.finfo(weight.dtype).eps for weight in weights), default=0.0)
+    if not error <= max(MAX_ERROR, 64 * resolution):
+        raise VerificationFailed(f"the pruned program differs by {error:.1e}")
+    return pruned
 
 
 def _refusals(graph_module: fx.GraphModule, allow: bool) -> Iterator[Fate]:
