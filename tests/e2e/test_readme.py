@@ -43,6 +43,8 @@ def test_the_first_example_answers_as_it_says(served: Served) -> None:
     promised, answer = json.loads(printed), _answer(EXAMPLES[0], served)
     assert _shape(answer) == _shape(promised)
     assert [prediction["label"] for prediction in answer["predictions"]] == ["7"]
+    for row, promised_row in zip(answer["predictions"], promised["predictions"], strict=True):
+        assert row["probability"] == pytest.approx(promised_row["probability"], abs=0.02)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
