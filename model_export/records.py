@@ -56,6 +56,7 @@ class LayerCost:
         macs: Multiply-adds for one instance.
         output_shape: Without the batch dimension.
         known: False: the operator has no cost rule; it is counted and named, not guessed.
+        moved_bytes: Bytes that it reads and writes for one instance: operands, weights and output.
     """
 
     name: str
@@ -66,13 +67,26 @@ class LayerCost:
     macs: int
     output_shape: tuple[int, ...]
     known: bool = True
+    moved_bytes: int = 0
+
+    @property
+    def intensity(self) -> float:
+        """Multiply-adds for each byte moved; below about ten, memory is what the layer waits for."""
+        return self.macs / self.moved_bytes if self.moved_bytes else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class CostTable:
-    """The cost of a whole program, layer by layer."""
+    """The cost of a whole program, layer by layer.
+
+    Attributes:
+        layers: In the order of the program.
+        peak_bytes: The most activation bytes of one instance that are needed at the same moment, when
+            each value is kept from where it is made to where it is last read.
+    """
 
     layers: tuple[LayerCost, ...]
+    peak_bytes: int = 0
 
     @property
     def parameters(self) -> int:
@@ -93,6 +107,26 @@ class CostTable:
     def macs(self) -> int:
         """Multiply-adds of one instance."""
         return sum(layer.macs for layer in self.layers)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes that all operators read and write for one instance."""
+        return sum(layer.moved_bytes for layer in self.layers)
+
+    @property
+    def batch_norm_share(self) -> float:
+        """Share of the bytes moved that BatchNorms move."""
+        moved = sum(layer.moved_bytes for layer in self.layers if "batch_norm" in layer.operator)
+        return moved / self.moved_bytes if self.moved_bytes else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """How long the runtime takes for one node and one picture, on the exporting machine's CPU."""
+
+    name: str
+    operator: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

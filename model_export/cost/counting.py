@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from model_export.cost.operators import VIEWS, instance_elements, macs, operator_name, tensors
+from model_export.cost.liveness import peak_bytes
+from model_export.cost.operators import VIEWS, instance_bytes, macs, operator_name, tensors
 from model_export.records import CostTable, LayerCost
 
 
@@ -19,21 +20,22 @@ def count(program: ExportedProgram) -> CostTable:
         program: Any `torch.export` program whose inputs have the batch first. Not modified.
     """
     signature = program.graph_signature
-    stored = {
+    constants = {
         *signature.inputs_to_parameters,
         *signature.inputs_to_buffers,
         *signature.inputs_to_lifted_tensor_constants,
     }
+    stored = set(constants)
     layers = []
     for node in program.graph.nodes:
         if node.op == "call_function" and tensors(node):
             read = [source for source in node.all_input_nodes if source.name in stored]
             stored -= {source.name for source in read}
-            layers.append(_layer(node, read))
-    return CostTable(tuple(layers))
+            layers.append(_layer(node, read, constants))
+    return CostTable(tuple(layers), peak_bytes(program.graph.nodes, constants))
 
 
-def _layer(node: Node, weights: list[Node]) -> LayerCost:
+def _layer(node: Node, weights: list[Node], constants: set[str]) -> LayerCost:
     operator = operator_name(node)
     outputs = tensors(node)
     multiply_adds = macs(node)
@@ -44,11 +46,21 @@ def _layer(node: Node, weights: list[Node]) -> LayerCost:
         operator=operator,
         parameters=sum(tensors(weight)[0].numel() for weight in weights if weight not in statistics),
         weight_bytes=sum(_stored_bytes(tensors(weight)[0]) for weight in weights),
-        activation_bytes=0 if operator in VIEWS else sum(_instance_bytes(output) for output in outputs),
+        activation_bytes=0 if operator in VIEWS else sum(instance_bytes(output) for output in outputs),
         macs=multiply_adds or 0,
         output_shape=tuple(int(size) for size in outputs[0].shape[1:]),
         known=multiply_adds is not None,
+        moved_bytes=0 if operator in VIEWS else _moved_bytes(node, constants),
     )
+
+
+def _moved_bytes(node: Node, constants: set[str]) -> int:
+    read = sum(
+        _stored_bytes(tensor) if source.name in constants else instance_bytes(tensor)
+        for source in node.all_input_nodes
+        for tensor in tensors(source)
+    )
+    return read + sum(instance_bytes(output) for output in tensors(node))
 
 
 def module_path(node: Node) -> str:
@@ -60,7 +72,3 @@ def module_path(node: Node) -> str:
 
 def _stored_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _instance_bytes(tensor: Tensor) -> int:
-    return instance_elements(tensor) * tensor.element_size()

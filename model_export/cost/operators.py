@@ -75,6 +75,11 @@ def instance_elements(tensor: Tensor) -> int:
     return math.prod(int(size) for size in tensor.shape[1:])
 
 
+def instance_bytes(tensor: Tensor) -> int:
+    """Bytes of ``tensor`` that belong to one instance."""
+    return instance_elements(tensor) * tensor.element_size()
+
+
 def _argument(node: Node, position: int) -> Tensor:
     source = node.args[position]
     if not isinstance(source, Node):

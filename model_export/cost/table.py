@@ -25,9 +25,16 @@ def print_table(table: CostTable, console: Console, *, title: str) -> None:
     totals = (table.parameters, table.weight_bytes, table.activation_bytes, table.macs)
     for heading, total in zip(("parameters", "weights, B", "activations, B", "MACs"), totals, strict=True):
         grid.add_column(heading, f"{total:,}", justify="right")
+    grid.add_column(
+        "MACs/B", f"{table.macs / table.moved_bytes:.1f}" if table.moved_bytes else "", justify="right"
+    )
     for layer in table.layers:
         grid.add_row(*_cells(layer))
     console.print(grid)
+    console.print(
+        f"peak memory {table.peak_bytes:,} B of activations at once; {table.moved_bytes:,} B moved, "
+        f"{table.batch_norm_share:.1%} of them by BatchNorms"
+    )
     _print_unknown(table, console)
 
 
@@ -41,6 +48,8 @@ def print_comparison(before: CostTable, after: CostTable, console: Console) -> N
         ("parameters", before.parameters, after.parameters),
         ("weights, B", before.weight_bytes, after.weight_bytes),
         ("activations, B", before.activation_bytes, after.activation_bytes),
+        ("peak activations, B", before.peak_bytes, after.peak_bytes),
+        ("bytes moved", before.moved_bytes, after.moved_bytes),
         ("MACs", before.macs, after.macs),
     ):
         saved = f"{(old - new) / old:.1%}" if old else ""
@@ -52,7 +61,9 @@ def _cells(layer: LayerCost) -> tuple[str, ...]:
     numbers = (layer.parameters, layer.weight_bytes, layer.activation_bytes, layer.macs)
     operator = layer.operator if layer.known else f"{layer.operator} (unknown)"
     shape = "×".join(map(str, layer.output_shape))
-    return layer.name, operator, shape, *(f"{number:,}" if number else "" for number in numbers)
+    intensity = f"{layer.intensity:.1f}" if layer.macs else ""
+    counts = (f"{number:,}" if number else "" for number in numbers)
+    return layer.name, operator, shape, *counts, intensity
 
 
 def _print_unknown(table: CostTable, console: Console) -> None:

@@ -36,6 +36,7 @@ from model_export.records import (
     CalibrationOutcome,
     CostTable,
     FoldOutcome,
+    LayerTime,
     PrecisionOutcome,
     QuantizationOutcome,
     TrainingHistory,
@@ -214,6 +215,7 @@ class Run:
         )
         export.write_model_file(graph, path, metadata.proven(description, found))
         self.workdir.write("verification.json", found)
+        self.workdir.write("profile.json", cost.profile(path, self.dataset.test.images[0]))
         summaries.print_verification(found, self.console)
         return found
 
@@ -338,6 +340,7 @@ class Run:
             folded_cost=self.workdir.read("folded_cost.json", CostTable),
             fold=self.workdir.read("fold.json", FoldOutcome),
             verification=self.workdir.read("verification.json", Verification),
+            times=self.workdir.read("profile.json", tuple[LayerTime, ...]),
             precisions=self.workdir.read("quantization.json", tuple[PrecisionOutcome, ...])
             if has_quantized
             else (),

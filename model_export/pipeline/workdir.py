@@ -15,6 +15,7 @@
         folded_cost.json         fold       the folded program's cost table
         model.onnx (+ .sha256)   export     with metadata and self-test
         verification.json        verify     every proof and accuracy
+        profile.json             verify     how long each node takes
         model.int8.onnx, …       quantize   other precisions
         quantization.json        quantize   how they were made, their proofs and accuracy
 """
@@ -39,7 +40,7 @@ _FILES: Final = {
     "cost": ("cost.json",),
     "fold": ("folded.pt2", "fold.json", "folded_cost.json"),
     "export": ("model.onnx", "model.onnx.sha256"),
-    "verify": ("verification.json",),
+    "verify": ("verification.json", "profile.json"),
     "quantize": (
         *("model.int8.onnx", "model.int8.onnx.sha256", "model.fp16.onnx", "model.fp16.onnx.sha256"),
         "quantization.json",

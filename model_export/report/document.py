@@ -32,6 +32,7 @@ def document_json(facts: Facts, metadata: ModelMetadata, digest: str) -> bytes:
         "training": [asdict(epoch) for epoch in facts.history.epochs],
         "cost": {"before": cost_totals(facts.cost), "after": cost_totals(facts.folded_cost)},
         "fold": None if facts.fold is None else asdict(facts.fold),
+        "times": [asdict(each) for each in facts.times],
         "adoption": None if facts.adoption is None else plain(facts.adoption),
         "verification": asdict(facts.verification),
         "plan": None if facts.plan is None else plain(facts.plan),
@@ -56,6 +57,9 @@ def cost_totals(table: CostTable | None) -> dict[str, object] | None:
         "weight_bytes": table.weight_bytes,
         "activation_bytes": table.activation_bytes,
         "macs": table.macs,
+        "peak_bytes": table.peak_bytes,
+        "moved_bytes": table.moved_bytes,
+        "batch_norm_share": table.batch_norm_share,
         "unknown": sorted({layer.operator for layer in table.layers if not layer.known}),
         "layers": [asdict(layer) for layer in table.layers],
     }

@@ -9,6 +9,7 @@ from model_export.records import (
     CalibrationOutcome,
     CostTable,
     FoldOutcome,
+    LayerTime,
     PrecisionOutcome,
     TrainingHistory,
     TrainingPlan,
@@ -29,6 +30,7 @@ class Facts:
         calibration: None where the running statistics stayed as they were.
         cost: Before the fold; None for an adopted file.
         folded_cost: After it; likewise.
+        times: Of each node of the served graph; empty for an adopted file.
         fold: The fate of every BatchNorm; likewise.
         precisions: Other precisions beside float32.
     """
@@ -41,5 +43,6 @@ class Facts:
     calibration: CalibrationOutcome | None = None
     cost: CostTable | None = None
     folded_cost: CostTable | None = None
+    times: tuple[LayerTime, ...] = ()
     fold: FoldOutcome | None = None
     precisions: tuple[PrecisionOutcome, ...] = ()

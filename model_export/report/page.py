@@ -56,6 +56,7 @@ def page(facts: Facts, metadata: ModelMetadata, digest: str) -> str:
         curves=_curves(facts.history),
         samples=_samples(metadata),
         costliest=_costliest(facts.folded_cost),
+        slowest=sorted(facts.times, key=lambda each: -each.seconds)[:COSTLIEST],
         shows_matrix=len(metadata.labels) <= LARGEST_MATRIX,
         charts=charts,
     )

@@ -137,3 +137,31 @@ def test_the_table_shows_every_layer_and_the_sum() -> None:
     stream = io.StringIO()
     cost.print_comparison(table, CostTable(table.layers[:1]), Console(file=stream, width=120))
     assert "before the fold" in stream.getvalue()
+
+
+class Branches(nn.Module):
+    """x, its ReLU and their sum: three values of the same size, at most three alive."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        positive = x.relu()
+        doubled = positive + positive
+        return (doubled + x).flatten(1)
+
+
+def test_peak_memory_counts_what_lives_at_the_same_moment() -> None:
+    size = 4 * 3 * 8 * 8
+    assert (
+        cost.count(program_of(nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU()), 3, 8, 8)).peak_bytes == 2 * size
+    )
+    # x waits for the last sum, the ReLU's result is gone by then; the view is the sum's memory.
+    assert cost.count(program_of(Branches(), 3, 8, 8)).peak_bytes == 3 * size
+
+
+def test_bytes_moved_and_intensity_by_hand() -> None:
+    table = cost.count(program_of(FIVE, 3, 10, 10))
+    layers = {layer.name: layer for layer in table.layers}
+    assert layers["0"].moved_bytes == 4 * (300 + 224 + 800)
+    assert layers["0"].intensity == 800 * 27 / (4 * 1324)
+    assert layers["1"].moved_bytes == 4 * (800 + 32 + 800)
+    assert layers["4"].moved_bytes == 0
+    assert table.batch_norm_share == 4 * 1632 / table.moved_bytes

@@ -63,6 +63,8 @@ def test_page_and_json_have_the_same_facts(version: Path) -> None:
         assert fate["where"] in text
     assert f"{facts['cost']['after']['macs']:,}" in text
     assert len(facts["training"]) == 2
+    assert sum(each["seconds"] for each in facts["times"]) > 0
+    assert "Conv" in {each["operator"] for each in facts["times"]}
     assert facts["model"]["version"] == "1"
 
 
