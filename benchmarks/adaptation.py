@@ -81,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Without the program's name; None: those of the process.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.adaptation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.adaptation", description="Accuracy on shifted pictures, adapted or not."
+    )
     parser.add_argument("--data-dir", type=Path, required=True, help="CIFAR-10")
     parser.add_argument("--weights", type=Path, required=True, help="of a network trained on it")
     parser.add_argument("--architecture", default="article_cnn")

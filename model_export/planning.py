@@ -149,8 +149,8 @@ def _epsilon(
 
 def _statistics(dataset: ImageDataset) -> Decision:
     reason = (
-        f"moving averages see the last batches of changing weights; one pass over the {len(dataset.train):,} "
-        "training pictures with fixed weights does not, however small the batches are"
+        "moving averages see the last batches of changing weights, and pictures that are known by heart; "
+        f"the {len(dataset.validation):,} validation pictures, without their labels, are neither"
     )
     return Decision("running statistics", "estimated anew after training", reason)
 

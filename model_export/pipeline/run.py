@@ -45,9 +45,10 @@ from model_export.records import (
 )
 from service.artifact import Precision
 
-# More pictures change the statistics by less than a percent of a deviation: 4,096 pictures have at
-# least so many values a channel, and the error falls with their square root.
+# So many pictures have at least as many values a channel: its mean is then known to 1.6 % of its
+# deviation, with the fewest to 3.1 %.
 CALIBRATION_INSTANCES = 4096
+FEWEST_CALIBRATION_INSTANCES = 1024
 
 
 @dataclass
@@ -323,9 +324,14 @@ class Run:
         folder = self.config.calibrate_on
         if folder is not None:
             return data.load_pictures(folder, self.dataset.contract, console=self.console), str(folder)
-        train = self.dataset.train
-        step = -(-len(train) // CALIBRATION_INSTANCES)
-        return train.images[::step], f"{self.dataset.name}, train"
+        # Pictures that were not learnt from: a network knows its training pictures by heart, and what
+        # they cause inside it is not what others will.
+        unseen = _spread(self.dataset.validation.images, CALIBRATION_INSTANCES)
+        missing = max(0, FEWEST_CALIBRATION_INSTANCES - len(unseen))
+        if missing == 0:
+            return unseen, f"{self.dataset.name}, validation"
+        learnt = _spread(self.dataset.train.images, missing)
+        return np.concatenate([unseen, learnt]), f"{self.dataset.name}, validation and train"
 
     def _facts(self) -> report.Facts:
         has_quantized = self.workdir.has("quantization.json")
@@ -345,3 +351,8 @@ class Run:
             if has_quantized
             else (),
         )
+
+
+def _spread(images: NDArray[np.uint8], limit: int) -> NDArray[np.uint8]:
+    """At most ``limit`` pictures from all over ``images``, which may be sorted by class."""
+    return images[np.linspace(0, len(images) - 1, min(limit, len(images))).astype(np.intp)]
