@@ -23,7 +23,11 @@ _REASONS: dict[Objective, str] = {
 
 
 def tell_fates(
-    network: Network, choice: Choice, objective: Objective, errors: Mapping[fx.Node, float]
+    network: Network,
+    choice: Choice,
+    objective: Objective,
+    errors: Mapping[fx.Node, float],
+    first_names: Mapping[str, str],
 ) -> tuple[Fate, ...]:
     """One fate a BatchNorm, in order; one that is called several times has one.
 
@@ -32,11 +36,13 @@ def tell_fates(
         choice: The forms chosen.
         objective: What they were chosen for.
         errors: Of each BatchNorm's node: max|Δ| / max|reference| of its own output, in float64.
+        first_names: Of each module path, the first of that module: one that stands in two places is one.
     """
     teller = _Teller(network, choice, objective, errors)
     fates: dict[str, Fate] = {}
     for spot in teller.spots:
         fate = teller.fate(spot)
+        fate = replace(fate, name=first_names.get(fate.name, fate.name))
         fates[fate.name] = _joined(fates[fate.name], fate) if fate.name in fates else fate
     return tuple(fates.values())
 

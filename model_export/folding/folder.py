@@ -23,7 +23,7 @@ from model_export.folding.comparison import Proof, prove
 from model_export.folding.facts import Observation, observe
 from model_export.folding.fates import tell_fates
 from model_export.folding.forms import collect_forms, plain_forms
-from model_export.folding.names import module_path
+from model_export.folding.names import first_names, module_path
 from model_export.folding.network import Network, read_network
 from model_export.folding.picture import drawing
 from model_export.folding.proof import relative_error, run_float64
@@ -95,7 +95,10 @@ def fold(
     pruned = _pruned(written.graph_module, example_inputs, objective) if prune else 0
     report = FoldReport(
         objective=objective,
-        fates=(*refused, *tell_fates(network, choice, objective, proof.batch_norm_errors)),
+        fates=(
+            *refused,
+            *tell_fates(network, choice, objective, proof.batch_norm_errors, first_names(model)),
+        ),
         affine_maps_left=sum(left.kind is Remainder.MAP for left in choice.maps),
         error=proof.error,
         savings=count_savings(original, written.graph_module, network, choice),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import fx
+from torch import fx, nn
 
 
 def module_path(node: fx.Node) -> str:
@@ -17,6 +17,12 @@ def normalization_name(node: fx.Node) -> str:
     if "Norm" in kind:
         return path or node.name
     return f"{path}.{node.name}" if path else node.name
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Of each path in the model, the first path of the same module: what ``named_modules()`` lists."""
+    listed = {module: path for path, module in model.named_modules()}
+    return {path: listed[module] for path, module in model.named_modules(remove_duplicate=False)}
 
 
 def _innermost(node: fx.Node) -> tuple[str, str]:
