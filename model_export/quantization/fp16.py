@@ -22,9 +22,13 @@ def to_fp16(model_file: Path) -> ir.Model:
     """
     model = onnx.load(model_file)
     del model.metadata_props[:]
+    # The converter gives the wrong types to what is behind an output, so the last node waits outside.
+    last, probabilities = model.graph.node.pop(), model.graph.output.pop()
     own = [node.name for node in model.graph.node if node.name.startswith(OWN_NODES)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one line for each number that is rounded to float16's range
         converted = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=own)
+    converted.graph.node.append(last)
+    converted.graph.output.append(probabilities)
     graph: ir.Model = ir.from_proto(converted)
     return graph

@@ -19,6 +19,7 @@ from model_export.evaluation import open_session, predict
 from model_export.pipeline import Run, WorkDir
 from model_export.quantization import Int8Plan, calibrated_ranges, layer_names, to_int8
 from service.artifact import Precision
+from service.engine import Engine, EngineOptions, Provider
 
 
 @pytest.fixture
@@ -41,11 +42,13 @@ def test_int8_and_fp16_are_published_beside_float32(run: Run) -> None:
     assert fp16.bytes < 0.7 * fp16.float_bytes
     for precision in Precision:
         path = folder / precision.file_name
+        outputs = [(each.name, each.type) for each in open_session(path).get_outputs()]
+        assert outputs == [("logits", "tensor(float)"), ("probabilities", "tensor(float)")]
         _, metadata = export.read_model_file(path)
         assert metadata.precision is precision
         assert metadata.version == folder.name == "1"
         assert metadata.accuracy[0].value > 0.9
-        assert (folder / f"{path.name}.sha256").is_file()
+        assert Engine.load(path, EngineOptions(provider=Provider.CPU)).self_test().relative_error < 1e-3
     tolerances = [
         export.read_model_file(folder / each.file_name)[1].selftest.tolerance["cuda"]
         for each in (Precision.FP32, Precision.FP16, Precision.INT8)
