@@ -39,6 +39,7 @@ from model_export.folding.rules import (
     Stored,
     fits,
 )
+from model_export.folding.rules.rule import MAX_OFFSET
 from model_export.folding.sinking import where_it_sinks
 from model_export.records import Objective
 
@@ -261,30 +262,27 @@ def _kind(affine: Affine) -> Remainder:
 
 
 def conversion(source: Affine, target: Affine, known: Tensor) -> Affine | None:
-    """The map from one stored form to another; None where the first has lost what the second needs."""
-    constant = ~known.isnan()
-    reading = Stored(source, known).reading()
-    back = source.inverse()
-    if reading is None:
-        # What the target does not need may be lost.
-        flat = (target.scale == 0) & ~constant
-        reading = _reading_where_needed(back, known, flat)
-        if reading is None:
-            return None
-    result = _without_rounding(target.after(reading), target)
-    # What is stored as a number already, and as the right one, stays.
-    flat = (source.scale == 0) & (target.scale == 0) & (source.shift == target.shift)
-    kept = flat | (constant & (source(known) == target(known)))
-    scale, shift = torch.where(kept, 1.0, result.scale), torch.where(kept, 0.0, result.shift)
-    return Affine(compressed(scale), compressed(shift))
+    """The map from one stored form to another; None where the first has lost what the second needs.
+
+    With ``v′ = p·v + q`` stored and ``v″ = r·v + u`` wanted, ``v″ = a·v′ + u − a·q``, ``a = r/p``. Between
+    two numbers it is their difference.
+    """
+    flat = (source.scale == 0) | ~known.isnan()
+    lost = (source.scale == 0) & (target.scale != 0) & known.isnan()
+    scale = torch.where(flat, 1.0, target.scale / torch.where(source.scale == 0, 1.0, source.scale))
+    numbers = torch.where(known.isnan(), target.shift - source.shift, target(known) - source(known))
+    moved = scale * source.shift
+    shift = torch.where(flat, numbers, target.shift - moved)
+    # Nothing is known of what is stored, but of what is wanted.
+    unstored = flat & shift.isnan() & ~target(known).isnan()
+    scale, shift = torch.where(unstored, 0.0, scale), torch.where(unstored, target(known), shift)
+    drowned = ~flat & (moved.abs() > MAX_OFFSET * torch.clamp(target.shift.abs(), min=1.0))
+    if bool(lost.any() | drowned.any() | shift.isnan().any()):
+        return None
+    return _without_rounding(Affine(compressed(scale), compressed(shift)), target)
 
 
 def _without_rounding(result: Affine, target: Affine) -> Affine:
     """A shift that is but the rounding of what cancelled is none."""
-    size = target.shift.abs() * 2
-    return Affine(result.scale, torch.where(result.shift.abs() <= 1e-12 * size, 0.0, result.shift))
-
-
-def _reading_where_needed(back: Affine, known: Tensor, flat: Tensor) -> Affine | None:
-    form = Affine(torch.where(flat, 1.0, back.inverse().scale), torch.where(flat, 0.0, back.inverse().shift))
-    return Stored(form, known).reading()
+    rounding = result.shift.abs() <= 2e-12 * target.shift.abs()
+    return Affine(result.scale, compressed(torch.where(rounding, 0.0, result.shift)))
