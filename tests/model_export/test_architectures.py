@@ -15,6 +15,8 @@ from model_export import architectures
 from model_export.config import ModelConfig
 from model_export.errors import ModelError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LARGE = (3, 224, 224)
 SMALL = (3, 32, 32)
 

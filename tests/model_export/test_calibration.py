@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,14 +22,7 @@ from model_export.layers import BatchNormActivation
 from model_export.training import train
 from tests.model_export.tiny_datasets import drawn_dataset, small_network
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Enough for networks as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network() -> nn.Module:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from model_export.config import DataConfig, RunConfig, TrainConfig
 from model_export.data import encode_png
 from model_export.errors import DataError
 from model_export.pipeline import Run, WorkDir
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = RunConfig(name="planned", data=DataConfig(limit=200), train=TrainConfig(epochs=1))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Enough for networks as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run_of(folder: Path, **changes: object) -> Run:

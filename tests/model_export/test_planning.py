@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,17 +19,10 @@ from model_export.records import CostTable, TrainingPlan
 from model_export.training import train
 from tests.model_export.tiny_datasets import drawn_dataset, with_targets
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ARTICLE = ModelConfig("article_cnn")
 CONFIG = TrainConfig(batch_size=32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Enough for networks as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def cost_of(model: ModelConfig, dataset: ImageDataset) -> CostTable:

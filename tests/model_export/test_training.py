@@ -8,7 +8,6 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,19 +29,12 @@ from model_export.training.loss import Loss, balancing_weights
 from model_export.training.schedule import learning_rate
 from tests.model_export.tiny_datasets import Mortal, drawn_dataset, small_network, with_targets
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # the number of threads decides the last bits
+
 CONFIG = TrainConfig(epochs=4, batch_size=16, learning_rate=0.02)
 EVERYTHING = replace(
     CONFIG, schedule="cosine", warmup_epochs=0.5, augmentation="shift_flip", optimizer="sgd", patience=4
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The number of threads decides the last bits; and one is enough for networks as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
