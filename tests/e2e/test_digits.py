@@ -31,7 +31,7 @@ def test_held_back_digits_are_read_right_and_as_torch_reads_them(
 ) -> None:
     held_back = dataset.test
     network = architectures.build("article_cnn", input_shape=dataset.input_shape, classes=10)
-    network.load_state_dict(load_file(exported.workdir / "weights.safetensors"))
+    network.load_state_dict(load_file(exported.workdir / "calibrated.safetensors"))
     logits = torch.from_numpy(predict(network.eval(), held_back.images, dataset.contract))
     expected = logits.double().softmax(dim=1).numpy()
 
