@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,8 @@ from model_export.data import ImageDataset
 from model_export.evaluation import predict
 from tests.e2e.road import Exported, Served, png
 
-pytestmark = pytest.mark.e2e
+# The first test waits for a training, which takes its time on a busy machine.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +46,29 @@ def test_held_back_digits_are_read_right_and_as_torch_reads_them(
     assert np.mean(probabilities.argmax(axis=1) == held_back.targets) >= 0.95
 
 
+def test_the_fewest_affine_maps_are_none(exported: Exported) -> None:
+    """The article's network: all three BatchNorms go, exactly."""
+    command = [sys.executable, "-m", "model_export", "fold", "--workdir", str(exported.workdir)]
+    done = subprocess.run(  # noqa: S603  # our own program
+        [*command, "--objective", "fewest", "--json"], capture_output=True, text=True, timeout=120, check=True
+    )
+    outcome = json.loads(done.stdout)
+    assert [fate["outcome"] for fate in outcome["fates"]] == ["folded"] * 3
+    assert outcome["affine_maps_left"] == 0
+    assert outcome["error"] <= 1e-12
+
+
 def test_the_three_forms_answer_alike(served: Served, dataset: ImageDataset) -> None:
     pictures = [png(image) for image in dataset.test.images[:3]]
     encoded = [base64.b64encode(picture).decode() for picture in pictures]
-    json = served.client.post("/predict", json={"images": encoded})
+    several = served.client.post("/predict", json={"images": encoded})
     files = [("image", (f"{n}.png", picture, "image/png")) for n, picture in enumerate(pictures)]
     multipart = served.client.post("/predict", files=files)
     raw = [
         served.client.post("/predict", content=picture, headers={"Content-Type": "image/png"})
         for picture in pictures
     ]
-    answers = [answer.json()["predictions"] for answer in (json, multipart)]
+    answers = [answer.json()["predictions"] for answer in (several, multipart)]
     answers.append([answer.json()["predictions"][0] for answer in raw])
     labels = [[prediction["label"] for prediction in answer] for answer in answers]
     scores = [[prediction["probability"] for prediction in answer] for answer in answers]

@@ -15,6 +15,7 @@ from tests.e2e.road import Served
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.timeout(900),  # the first test may wait for the training
     pytest.mark.skipif(shutil.which("curl") is None, reason="the README's examples use curl"),
 ]
 
