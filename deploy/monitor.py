@@ -132,10 +132,7 @@ def _program(*names: str) -> str:
         path = shutil.which(name)
         if path is not None:
             return path
-    raise ToolMissing(
-        f"{names[-1]} is not installed: apt-get install prometheus prometheus-alertmanager,"
-        " or use deploy/compose.yaml"
-    )
+    raise ToolMissing(f"{names[-1]} is not installed: apt-get install prometheus prometheus-alertmanager")
 
 
 @contextlib.contextmanager

@@ -63,7 +63,9 @@ def test_weights_are_int8_a_scale_a_channel_and_activations_uint8(finished: Run)
     initializers = {each.name: each for each in proto.graph.initializer}
     kernels = [each for each in initializers.values() if each.name.endswith("weight_quantized")]
     assert {each.data_type for each in kernels} == {onnx.TensorProto.INT8}
-    assert [each.dims[0] for each in initializers.values() if each.name == "conv2.weight_scale"] == [64]
+    # One scale a channel of conv1, conv2, dense1 and dense2.
+    scales = [each.dims[0] for each in initializers.values() if each.name.endswith("weight_scale")]
+    assert scales == [32, 64, 128, 10]
     points = [
         initializers[node.input[2]].data_type for node in proto.graph.node if node.op_type == "QuantizeLinear"
     ]
