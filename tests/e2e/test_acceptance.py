@@ -16,9 +16,8 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.data, pytest.mark.e2e, pytest.
 
 def test_mnist_is_read_right_at_99_percent_over_http(data_dir: Path, tmp_path: Path) -> None:
     folder = data_dir / "mnist"
-    exported = export(
-        tmp_path, "mnist", "--dataset", "mnist", "--data-dir", str(folder), "--epochs", "8", threads=2
-    )
+    flags = ("--dataset", "mnist", "--data-dir", str(folder), "--epochs", "10", "--schedule", "cosine")
+    exported = export(tmp_path, "mnist", *flags, threads=2)
     dataset = data.load_dataset(DataConfig(dataset="mnist", data_dir=folder))
     with serve(exported.repository) as served:
         probabilities = served.probabilities(dataset.test.images, dataset.labels)

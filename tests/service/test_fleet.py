@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -76,17 +76,30 @@ async def test_open_connections_are_spread_evenly(tmp_path: Path) -> None:
     write_model(tmp_path)
     async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
         await all_ready(service)
-        address = service.url.removeprefix("http://").split(":")
-        async with AsyncExitStack() as stack:
-            for _ in range(6):
-                _, writer = await asyncio.open_connection(address[0], int(address[1]))
-                stack.push_async_callback(writer.wait_closed)
-                stack.callback(writer.close)
-            members = workers(service)
-            while sum(map(connections, members)) < 6:  # noqa: ASYNC110 - no event
-                await asyncio.sleep(0.01)
-            one, two = map(connections, members)
-            assert abs(one - two) <= 2  # a connection that has just ended may still count
+        # On a busy machine the first connections may all meet one worker, while the other still starts.
+        while not await six_are_even(service):
+            pass
+
+
+async def six_are_even(service: Service) -> bool:
+    """Whether six connections that are open at once come to be spread within a second."""
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            _, writer = await asyncio.open_connection(host, int(port))
+            stack.push_async_callback(writer.wait_closed)
+            stack.callback(writer.close)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while not is_even([connections(worker) for worker in workers(service)]):  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.01)
+                return True
+    return False
+
+
+def is_even(open_connections: list[int]) -> bool:
+    """Whether all six are there, and spread; the parent may still count a client that has just left."""
+    return sum(open_connections) == 6 and max(open_connections) - min(open_connections) <= 2
 
 
 def connections(worker: psutil.Process) -> int:
