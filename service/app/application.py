@@ -58,6 +58,7 @@ class Application:
         metrics: Of this application alone.
         repository: The models.
         journal: What became of its requests.
+        has_company_to_come: Whether this is one of several workers and not all of them have been ready yet.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Application:
     ) -> None:
         self.settings = settings
         self.phase = Phase.LOADING
+        self.has_company_to_come = False
         self.metrics = Metrics(version=__version__)
         self.metrics.watch_ready(lambda: self.why_not_ready() is None)
         self.journal = Journal(self.metrics)
@@ -119,7 +121,17 @@ class Application:
         return None if self.repository.is_alive else NotReady("an inference engine died or hangs")
 
     def why_not_ready(self) -> RequestError | None:
-        """Why no request should be sent here now; None while predictions are answered."""
+        """Why no request should be sent to the service now; None while predictions are answered.
+
+        Clients keep their connections: those that came before the last worker was ready would all stay with
+        the first.
+        """
+        if self.has_company_to_come and self.phase is Phase.SERVING:
+            return self.why_not_able() or NotReady("other workers load their models")
+        return self.why_not_able()
+
+    def why_not_able(self) -> RequestError | None:
+        """Why this process cannot predict; None while it can."""
         if self.phase is Phase.LOADING:
             return NotReady("the models are being loaded")
         if self.phase is not Phase.SERVING:

@@ -6,6 +6,7 @@
     port ─ parent ──┤     each connection goes to the ready worker with the fewest
                     └─ worker
 
+    all are ready      so is the service: earlier connections would all go to the first, and stay there
     a worker ends      another is started; what it counted stays in the sums
     one cannot start   all end, with its reason
     SIGTERM            all drain: the parent's listener stays open for shutdown_delay_s, then closes;
@@ -133,6 +134,7 @@ class Member:
             case "state", {"is_ready": bool(is_ready)}:
                 self.is_ready = is_ready
                 self.was_ready = self.was_ready or is_ready
+                fleet.greet(self)
             case "failed", {"detail": str(detail)}:
                 self.failure = detail
             case "snapshot", {"of": dict(counted)}:
@@ -169,6 +171,7 @@ class Fleet:
         listener: Bound and listening.
 
     Attributes:
+        is_complete: Whether there was a moment at which all workers were ready.
         is_stopping: Whether the end has begun.
     """
 
@@ -183,6 +186,7 @@ class Fleet:
         self._held: deque[socket.socket] = deque()
         self._buried: Snapshot = {}
         self._restart_s = _RESTART_S
+        self.is_complete = False
         self.is_stopping = False
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -205,6 +209,15 @@ class Fleet:
         await self._end()
         if self._failure is not None:
             raise FoldserveError(self._failure)
+
+    def greet(self, newcomer: Member) -> None:
+        """Tell a worker that the service is complete, or all of them that it has just become so."""
+        if self.is_complete:
+            newcomer.send("complete")
+        elif sum(member.is_ready for member in self._members) == self._settings.workers:
+            self.is_complete = True
+            for member in self._members:
+                member.send("complete")
 
     def sum_for(self, member: Member) -> None:
         """Tell one worker the metrics of all."""

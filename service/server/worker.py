@@ -57,6 +57,7 @@ class Worker(Server):
 
     def __init__(self, settings: Settings, handover: socket.socket, link: Link) -> None:
         super().__init__(Application(settings, gather=self._gather), on_end=self._report_end)
+        self.application.has_company_to_come = True
         handover.setblocking(False)
         self._handover = handover
         self._link = link
@@ -85,14 +86,17 @@ class Worker(Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Tell the parent of a change; end if only a restart helps."""
-        is_ready = self.application.why_not_ready() is None
-        if is_ready != self._is_ready:
-            self._is_ready = is_ready
-            self._link.send("state", is_ready=is_ready)
+        self._tell_state()
         while self._ends_unsaid and report_end(self._handover):
             self._ends_unsaid -= 1
         is_lost = self.application.why_not_alive() is not None
         return await super().on_tick(counter) or is_lost
+
+    def _tell_state(self) -> None:
+        is_ready = self.application.why_not_able() is None
+        if is_ready != self._is_ready:
+            self._is_ready = is_ready
+            self._link.send("state", is_ready=is_ready)
 
     def _take(self) -> None:
         loop = asyncio.get_running_loop()
@@ -108,6 +112,8 @@ class Worker(Server):
     async def _obey(self) -> None:
         while (message := await self._link.read()) is not None:
             match message["say"]:
+                case "complete":
+                    self.application.has_company_to_come = False
                 case "drain":
                     self.application.drain()
                 case "stop":
