@@ -14,6 +14,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 # 1: install the CUDA libraries beside ONNX Runtime.
 GPU ?= $(shell { command -v nvidia-smi || test -e /proc/driver/nvidia/version; } >/dev/null 2>&1 && echo 1)
+# Tests run in so many processes; each takes up to a gigabyte.
+JOBS ?= $(shell cpus=$$(getconf _NPROCESSORS_ONLN); echo $$((cpus < 4 ? cpus : 4)))
 REPOSITORY := $(if $(FOLDSERVE_REPOSITORY),$(FOLDSERVE_REPOSITORY),models)
 
 # One stamp a set of extras: pip runs again only when the pins or the extras change.
@@ -48,8 +50,8 @@ check: $(EVERYTHING) ## Lint, format, import contracts and types
 	$(BIN)/mypy
 
 .PHONY: test
-test: $(EVERYTHING) ## All tests (ARGS="-k batcher" for some of them)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(EVERYTHING) ## All tests (ARGS="-k batcher" for some of them; JOBS=1 one after the other)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: acceptance
 acceptance: $(EVERYTHING) ## Train on the data in TEST_DATA_DIR and hold the promised accuracies (minutes)
