@@ -24,6 +24,8 @@ def main(arguments: Sequence[str]) -> int:
         settings = load_settings(arguments)
     except InvalidConfiguration as error:
         return _complain(error, 2)
+    except FoldserveError as error:
+        return _complain(error, 1)
     configure_logging(settings.log_level, settings.log_format)
     try:
         serve(settings)

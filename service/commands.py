@@ -1,4 +1,4 @@
-"""Commands beside serving: the reference documents, written by the code they describe, and API keys."""
+"""Commands beside serving: the reference documents, written by the code they describe, API keys, tuning."""
 
 from __future__ import annotations
 
@@ -42,11 +42,19 @@ def new_key(arguments: Sequence[str]) -> str:
     return f"# the key, shown this once: {secret}\n{line}\n"
 
 
+def tune(arguments: Sequence[str]) -> str:
+    """Which settings hold a latency objective at the highest throughput; see `service.tuning`."""
+    from service import tuning  # nothing of it is loaded into a process that serves
+
+    return tuning.tune(arguments)
+
+
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
         "openapi": lambda _: openapi_document(),
         "settings": lambda _: settings_reference(),
         "metrics": lambda _: metrics_reference(),
         "key": new_key,
+        "tune": tune,
     }
 )

@@ -2,7 +2,8 @@
 
 ::
 
-    flag  --max-batch-size 32  ▶  variable  FOLDSERVE_MAX_BATCH_SIZE=32  ▶  default 64
+    flag  --max-batch-size 32  ▶  variable  FOLDSERVE_MAX_BATCH_SIZE=32  ▶  such a line in the file of
+    --settings  ▶  default 64
 
 The first that is given wins. A ``FOLDSERVE_*`` variable that nobody knows is an error, because a
 misspelt limit that is silently ignored is found out on the worst day. `describe_settings` is the
@@ -14,10 +15,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -29,11 +31,15 @@ ENV_PREFIX = "FOLDSERVE_"
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif"]
 
 _MIB = 1024 * 1024
+# Where the parser puts `--settings`; no setting has this name.
+_FILE_FLAG = "settings file"
 _REFERENCE_HEAD = (
     "# Settings",
     "",
     "Every setting is an environment variable and a flag: `FOLDSERVE_MAX_BATCH_SIZE=32` or",
-    "`--max-batch-size 32`. A flag wins over a variable. An unknown `FOLDSERVE_*` variable is an error.",
+    "`--max-batch-size 32`. A flag wins over a variable, and a variable over a line of the file that",
+    "`--settings FILE` names: lines like `FOLDSERVE_MAX_BATCH_SIZE=32`, as `python -m service tune` writes",
+    "them. An unknown `FOLDSERVE_*` variable or line is an error.",
     "",
     "Made by `python -m service settings`.",
     "",
@@ -263,21 +269,26 @@ class Settings(BaseSettings):
 
 
 def load_settings(arguments: Sequence[str] = ()) -> Settings:
-    """The settings of this process, from flags and ``FOLDSERVE_*`` variables.
+    """The settings of this process: flags, ``FOLDSERVE_*`` variables, and the lines of a settings file.
 
     Args:
         arguments: Command-line flags, without the program's name. ``--help`` prints them and exits.
 
     Raises:
-        InvalidConfiguration: An unknown variable, or a value out of its bounds; names all of them.
+        InvalidConfiguration: An unknown variable or line, a value out of its bounds (names all of them), or
+            a file that cannot be read.
         SystemExit: ``--help``, or a flag that does not exist.
     """
-    _refuse_unknown_variables(os.environ)
+    _refuse_unknown((name for name in os.environ if name.upper().startswith(ENV_PREFIX)), "")
     flags = {
         name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None
     }
+    file = flags.pop(_FILE_FLAG, None)
+    variables = {name.upper() for name, value in os.environ.items() if value}
+    lines = {} if file is None else _read_lines(file)
+    lines = {name: value for name, value in lines.items() if variable_name(name) not in variables}
     try:
-        return Settings(**flags)
+        return Settings(**{**lines, **flags})
     except ValidationError as error:
         problems = (
             _problem(detail["loc"], detail["input"], detail["msg"], flags) for detail in error.errors()
@@ -285,12 +296,23 @@ def load_settings(arguments: Sequence[str] = ()) -> Settings:
         raise InvalidConfiguration("; ".join(problems)) from error
 
 
-def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+def _read_lines(file: str) -> dict[str, str]:
+    """Setting → value, of a file's lines."""
+    try:
+        with open(file, encoding="utf-8") as stream:
+            values = dotenv_values(stream=stream, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"--settings {file}: cannot be read: {error}") from error
+    _refuse_unknown(values, f"{file}: ")
+    return {name.upper().removeprefix(ENV_PREFIX).lower(): value or "" for name, value in values.items()}
+
+
+def _refuse_unknown(variables: Iterable[str], source: str) -> None:
     known = {variable_name(name) for name in Settings.model_fields}
-    for variable in sorted(environment):
-        if variable.upper().startswith(ENV_PREFIX) and variable.upper() not in known:
+    for variable in sorted(variables):
+        if variable.upper() not in known:
             nearest = difflib.get_close_matches(variable.upper(), sorted(known), n=1, cutoff=0)[0]
-            raise InvalidConfiguration(f"{variable}: no such setting; the nearest is {nearest}")
+            raise InvalidConfiguration(f"{source}{variable}: no such setting; the nearest is {nearest}")
 
 
 def _problem(location: tuple[int | str, ...], value: object, message: str, flags: Mapping[str, str]) -> str:
@@ -308,6 +330,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve the models of a repository over HTTP.",
         epilog=f"Every flag is also a variable: --max-batch-size is {variable_name('max_batch_size')}.",
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--settings",
+        dest=_FILE_FLAG,
+        metavar="FILE",
+        help="File of FOLDSERVE_* lines, for what is given nowhere else.",
     )
     for name, default, bounds, description in describe_settings():
         facts = ", ".join(part for part in (f"default {default}", bounds) if part)

@@ -1,0 +1,157 @@
+"""The command itself: its flags, its progress, its end."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from service.artifact import Precision
+from service.engine import EngineOptions, Provider, available_cpus, has_int8_instructions
+from service.errors import FoldserveError
+from service.images import DecodeLimits
+from service.settings import Settings, load_settings
+from service.tuning import candidates
+from service.tuning.anatomy import Anatomy, dissect
+from service.tuning.load import request_bytes
+from service.tuning.measuring import Prober, best_held
+from service.tuning.objective import Objective, parse_objective
+from service.tuning.process import running
+from service.tuning.report import SETTINGS_FILE, Report
+from service.tuning.search import Outcome, Search
+from service.tuning.subject import MEDIA_TYPE, Subject, find
+
+_DEFAULT_OBJECTIVE: Final = "p99<50ms"
+_DEFAULT_MINUTES: Final = 5.0
+_LEAST_MINUTES, _MOST_MINUTES = 0.1, 120.0
+_DEFAULT_LOSS: Final = 0.005
+
+
+class ObjectiveMissed(FoldserveError):
+    """No configuration holds the objective; says how near the nearest came."""
+
+
+def tune(arguments: Sequence[str]) -> str:
+    """Search, write the reports, and return the text of one.
+
+    Args:
+        arguments: ``--objective``, ``--minutes``, ``--pictures``, ``--folder``, ``--max-accuracy-loss``, and
+            any flag of the service.
+
+    Raises:
+        InvalidConfiguration: A flag is wrong, or there is nothing to tune.
+        ObjectiveMissed: No configuration holds the objective; the reports are written, no settings are.
+        CannotStart: The service does not start as it is.
+    """
+    options, rest = _parser().parse_known_args(arguments)
+    objective = parse_objective(options.objective)
+    settings = load_settings(rest)
+    subject = find(settings, options.max_accuracy_loss)
+    images = subject.images(options.pictures)
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        outcome = _search(settings, subject, objective, images, options.minutes * 60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    cpus = available_cpus()
+    report = Report(subject, objective, outcome, _dissect(settings, subject, outcome, images, cpus), cpus)
+    report.write(options.folder)
+    if not outcome.is_held:
+        raise ObjectiveMissed(f"{report.text.strip()}\nreports in {options.folder}")
+    return f"{report.text}\nsettings in {options.folder / SETTINGS_FILE}, reports and curve beside it\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m service tune",
+        description="Find the settings that hold a latency objective at the highest throughput, on this "
+        "machine, with one model. Every flag of the service may be given, too.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--objective", default=_DEFAULT_OBJECTIVE, help='e.g. "p99<50ms" or "p50<5ms, p99<0.1s"'
+    )
+    parser.add_argument("--minutes", type=_minutes, default=_DEFAULT_MINUTES, help="how long it may take")
+    parser.add_argument(
+        "--pictures", type=Path, help="folder of pictures to send; default: those of the model's self-test"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("reports/tune"), help="where the reports go")
+    parser.add_argument(
+        "--max-accuracy-loss",
+        type=float,
+        default=_DEFAULT_LOSS,
+        help="how much less accurate than fp32 another precision may be, 0 to 1",
+    )
+    return parser
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
+        raise argparse.ArgumentTypeError(f"{text} is not between {_LEAST_MINUTES:g} and {_MOST_MINUTES:g}")
+    return minutes
+
+
+def _search(
+    settings: Settings, subject: Subject, objective: Objective, images: Sequence[bytes], seconds: float
+) -> Outcome:
+    requests = [request_bytes("http://127.0.0.1", image, MEDIA_TYPE) for image in images]
+    start = candidates.first(settings, _precision(settings, subject))
+    _tell(f"{subject.name} version {subject.version}, {objective}, at most {seconds / 60:g} minutes")
+    search = Search(
+        Prober(requests, objective),
+        lambda candidate: running(candidate.flags(settings, subject.name)),
+        seconds,
+        _tell,
+    )
+    steps = (
+        partial(candidates.shapes, cpus=available_cpus(), on_gpu=_on_gpu(settings)),
+        partial(candidates.precisions, there=tuple(subject.files)),
+        candidates.limits,
+    )
+    return search.run(start, steps)
+
+
+def _precision(settings: Settings, subject: Subject) -> Precision:
+    """The file that the service loads as it is set."""
+    if settings.precision != "auto":
+        return Precision(settings.precision)
+    native = Precision.INT8 if has_int8_instructions() else Precision.FP32
+    native = Precision.FP16 if _on_gpu(settings) else native
+    return native if native in subject.files else Precision.FP32
+
+
+def _on_gpu(settings: Settings) -> bool:
+    return Provider(settings.execution_provider).kind != "cpu"
+
+
+def _dissect(
+    settings: Settings, subject: Subject, outcome: Outcome, images: Sequence[bytes], cpus: int
+) -> Anatomy | None:
+    point = best_held(outcome.best.curves[-1])
+    if point is None:
+        return None
+    best = outcome.best.candidate
+    engine = EngineOptions(
+        provider=Provider(settings.execution_provider),
+        threads=best.threads,
+        cpus=max(1, cpus // best.workers),
+        max_batch_size=best.max_batch_size,
+    )
+    limits = DecodeLimits(max_pixels=settings.max_pixels, formats=frozenset(settings.image_formats))
+    return dissect(point, subject.files[best.precision], engine, images, limits, cpus)
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    """SIGTERM: end, but not without stopping the service that is being measured."""
+    raise SystemExit(128 + number)

@@ -1,0 +1,1 @@
+"""What finds settings, and what measures it."""

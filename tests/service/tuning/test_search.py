@@ -1,0 +1,190 @@
+"""The search over services by script: what is tried, what wins, and how it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from xml.etree import ElementTree
+
+import pytest
+
+from service.artifact import Precision
+from service.errors import InvalidConfiguration
+from service.settings import Settings
+from service.tuning import candidates
+from service.tuning.anatomy import Anatomy
+from service.tuning.candidates import Candidate
+from service.tuning.chart import Line, draw
+from service.tuning.measuring import Cost, Point, Prober, best_held
+from service.tuning.objective import parse_objective
+from service.tuning.process import CannotStart, ServiceProcess, Stages
+from service.tuning.search import Outcome, Search
+
+START = Candidate(1, None, 64, Precision.FP32)
+ALL = (Precision.FP32, Precision.INT8)
+STEPS = (
+    partial(candidates.shapes, cpus=2, on_gpu=False),
+    partial(candidates.precisions, there=ALL),
+    candidates.limits,
+)
+Speed = Callable[[Candidate], float]
+
+
+def point(images_per_s: float, excess: float = 0.5, failures: int = 0) -> Point:
+    return Point(
+        clients=8,
+        offered_per_s=None,
+        images_per_s=images_per_s,
+        percentiles_ms={50.0: 10.0, 99.0: 50 * excess},
+        excess=excess,
+        failures=failures,
+        cost=Cost(1.5, 0.8, 0.3),
+        stages=Stages({}, {}, 8, 1),
+    )
+
+
+class ScriptedProber(Prober):
+    """Measures nothing: knows how fast each candidate is, and may be interrupted."""
+
+    def __init__(self, speed: Speed, interrupt_after: float = math.inf) -> None:
+        super().__init__([b""], parse_objective("p99<50ms"))
+        self.speed = speed
+        self.left = interrupt_after
+        self.now: Candidate = START
+        self.asked: list[Candidate] = []
+
+    @contextmanager
+    def serve(self, candidate: Candidate) -> Iterator[ServiceProcess]:
+        service = object.__new__(ServiceProcess)
+        service.ready_s = 1.0
+        self.now = candidate
+        yield service
+
+    def curve(self, service: ServiceProcess, seconds: float) -> list[Point]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.asked.append(self.now)
+        speed = self.speed(self.now)
+        if not speed:
+            raise CannotStart("no such precision")
+        return [point(speed / 2), point(speed), point(2 * speed, excess=1.2)]
+
+    def arrivals(self, service: ServiceProcess, peak_per_s: float, seconds: float) -> list[Point]:
+        return [point(peak_per_s / 2)]
+
+
+def search(prober: ScriptedProber, seconds: float = 3600) -> Outcome:
+    return Search(prober, prober.serve, seconds, lambda _: None).run(START, STEPS)
+
+
+def test_each_step_keeps_the_best_so_far() -> None:
+    def speed(candidate: Candidate) -> float:
+        fast = 1000.0 * candidate.workers + 500 * (candidate.precision is Precision.INT8)
+        return fast + candidate.max_batch_size
+
+    outcome = search(ScriptedProber(speed))
+    assert outcome.best.candidate == Candidate(2, 1, 256, Precision.INT8)
+    assert outcome.best.score == 2756
+    assert outcome.start.score == 1064
+    assert len(outcome.trials) == 1 + 3 + 1 + 5
+    assert len(outcome.best.rounds) == len(outcome.start.rounds) == 3
+    assert outcome.arrivals[0].images_per_s == 1378
+
+
+def test_what_is_better_by_noise_changes_nothing() -> None:
+    outcome = search(ScriptedProber(lambda candidate: 1000 + candidate.workers))
+    assert outcome.best is outcome.start
+
+
+def test_a_candidate_that_does_not_start_is_told_and_passed_over() -> None:
+    outcome = search(ScriptedProber(lambda each: 0 if each.precision is Precision.INT8 else 1000))
+    assert outcome.best is outcome.start
+    assert [trial.fault for trial in outcome.trials if trial.fault] == ["no such precision"]
+
+
+def test_a_start_that_does_not_start_ends_the_search() -> None:
+    with pytest.raises(CannotStart, match="no such precision"):
+        search(ScriptedProber(lambda _: 0))
+
+
+@pytest.mark.parametrize("runs", range(1, 12))
+def test_an_interrupted_search_keeps_what_it_knows(runs: int) -> None:
+    outcome = search(ScriptedProber(lambda candidate: 1000.0 * candidate.workers, interrupt_after=runs))
+    assert outcome.ended_early == "it was interrupted"
+    assert outcome.best.score >= outcome.start.score == 1000
+    assert len(outcome.trials) <= runs + 1
+
+
+def test_an_interruption_before_anything_is_known_is_one() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(ScriptedProber(lambda _: 1000, interrupt_after=0))
+
+
+def test_without_time_only_the_start_is_measured() -> None:
+    prober = ScriptedProber(lambda candidate: 1000.0 * candidate.workers)
+    outcome = search(prober, seconds=0)
+    assert set(prober.asked) == {START}
+    assert outcome.best is outcome.start
+
+
+def test_only_what_holds_the_objective_counts() -> None:
+    assert best_held([point(10), point(30, excess=1.0), point(20), point(40, failures=1)]) == point(20)
+    assert best_held([point(10, excess=math.nan)]) is None
+
+
+def test_shapes_share_the_cpus() -> None:
+    shapes = {(each.workers, each.threads) for each in candidates.shapes(START, 8, on_gpu=False)}
+    assert shapes == {(1, 1), (1, 8), (2, 1), (2, 4), (4, 1), (4, 2), (8, 1)}
+    assert not list(candidates.shapes(START, 8, on_gpu=True))
+
+
+def test_a_candidate_runs_with_everything_else_as_it_is_set() -> None:
+    settings = Settings(threads=2, top_k=3, triton_metrics=True, port=1234)
+    flags = START.flags(settings, "digits")
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    assert given == {
+        "--workers": "1",
+        "--max-batch-size": "64",
+        "--precision": "fp32",
+        "--top-k": "3",
+        "--triton-metrics": "true",
+        "--models": "digits",
+    }
+    assert Candidate(1, 2, 64, Precision.FP32).variables["FOLDSERVE_THREADS"] == "2"
+
+
+@pytest.mark.parametrize("text", ["", "p99", "p99<", "p99<50", "p99>50ms", "p0<1ms", "p99<0ms", "errors<1%"])
+def test_what_is_no_objective_is_refused(text: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="is no objective; write"):
+        parse_objective(text)
+
+
+def test_an_objective_is_as_far_off_as_its_worst_bound() -> None:
+    objective = parse_objective("p50<10ms, p99<0.1s")
+    assert str(objective) == "p50<10ms, p99<100ms"
+    assert objective.excess([5.0] * 98 + [150.0, 150.0]) == 1.5
+    assert objective.excess([20.0] * 100) == 2
+    assert math.isnan(objective.excess([]))
+
+
+def anatomy(**changed: float) -> Anatomy:
+    facts = {"decode_ms": 0.1, "inference_ms": 0.2, "rest_ms": 0.1, "cores": 1.9, "loop": 0.95, **changed}
+    return Anatomy(**facts, batch_size=8, cpus=2, on_gpu=False, stages_ms={})
+
+
+def test_the_verdict_names_what_the_limit_is_made_of() -> None:
+    text = anatomy().verdict
+    assert "0.4 CPU-ms: decoding 25%, inference 50%, HTTP and batching 25%" in text
+    assert "The largest part is inference; 1.9 of 2 CPUs are busy" in text
+    assert "The event loop is the limit (95% busy)" in anatomy(cores=1.0).verdict
+
+
+def test_the_picture_has_every_curve_and_is_well_formed() -> None:
+    lines = [Line("best <2>", [(100, 5), (200, 20)]), Line("start", []), Line("point", [(50, 1)])]
+    root = ElementTree.fromstring(draw("a & b", 99, 50, lines))  # noqa: S314 - our own
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"a & b", "best <2>", "start", "50 ms", "p99 latency, ms"} <= set(texts)
+    assert len([element for element in root.iter() if element.tag.endswith("circle")]) == 3
