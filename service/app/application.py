@@ -17,11 +17,12 @@ from service import __version__, access
 from service.api.exchange import ClientLeft, Endpoint, Exchange
 from service.api.exposition import metrics_router
 from service.api.health import health_router
+from service.api.inference import Inference
 from service.api.pages import pages_router
 from service.api.predict import PredictEndpoint
 from service.app.framework import Framework, unexpected_failure
 from service.app.journal import Journal
-from service.app.wiring import cpu_share, make_access, predict_limits, repository_options
+from service.app.wiring import cpu_share, make_access, repository_options, request_limits
 from service.errors import NotReady, RequestError, ShuttingDown
 from service.metrics import Metrics, Snapshot, registry_of, render, snapshot, triton_names
 from service.repository import Repository, RepositoryOptions
@@ -78,9 +79,8 @@ class Application:
         self._pool = ThreadPoolExecutor(cpu_share(settings), thread_name_prefix="decode")
         self._gather = gather
         self._access = make_access(settings)
-        self._predict: Endpoint = PredictEndpoint(
-            self.repository.resolve, predict_limits(settings), self._pool, self.metrics
-        )
+        self._inference = Inference(self.repository.resolve, request_limits(settings), self._pool)
+        self._predict: Endpoint = PredictEndpoint(self._inference, self.metrics)
         routers = (health_router(self), metrics_router(self.scrape), pages_router(self.repository))
         lean = (PREDICT_PATH, "POST", self._predict)
         self._framework = Framework(self.journal, routers, lean, self._lifespan)

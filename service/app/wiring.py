@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service import access
 from service.api.body import BodyLimits
-from service.api.predict import PredictLimits
+from service.api.inference import RequestLimits
 from service.artifact import Precision
 from service.engine import EngineOptions, Provider, available_cpus
 from service.images import DecodeLimits
@@ -49,9 +49,9 @@ def repository_options(settings: Settings) -> RepositoryOptions:
     )
 
 
-def predict_limits(settings: Settings) -> PredictLimits:
+def request_limits(settings: Settings) -> RequestLimits:
     """What of the settings bounds a request."""
-    return PredictLimits(
+    return RequestLimits(
         body=BodyLimits(
             max_bytes=settings.max_body_bytes,
             timeout_s=settings.body_timeout_ms / 1000,

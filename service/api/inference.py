@@ -1,0 +1,221 @@
+"""The road that every form of request shares: instances become pixels, wait in line, and come back as rows.
+
+::
+
+    admit      ──▶ Permit for all of them    (the door: before any decoding; the caller's)
+    decode     ──▶ pixels                    (small images here, big ones in the pool; a tensor's are there)
+    submit     ──▶ futures                   (cancelled if the client leaves)
+    await      ──▶ rows                      (usually one wake-up for all)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.api.body import BodyLimits, BodyReader
+from service.api.exchange import ClientLeft, Exchange, OnLeave
+from service.api.payload import Encoded
+from service.artifact import InputContract
+from service.batcher import Permit, Row
+from service.errors import InvalidParameter, RequestError, UnsupportedMediaType
+from service.images import DecodeLimits, decode, is_quick
+from service.repository import ServedModel
+
+Pixels: TypeAlias = NDArray[np.uint8]
+# Of one instance: an encoded image, uint8 [H, W, C], or what is wrong with it.
+Instance: TypeAlias = Encoded | Pixels | RequestError
+Outcome: TypeAlias = Row | RequestError
+Resolve: TypeAlias = Callable[[str | None, str | None], ServedModel]
+# Pixels, and the seconds they took.
+_Decoded: TypeAlias = tuple[Pixels, float]
+T = TypeVar("T")
+F = TypeVar("F", "asyncio.Future[tuple[NDArray[np.uint8], float]]", "asyncio.Future[Row]")
+
+_MAX_TIMEOUT_MS: Final = 3_600_000
+
+
+class Caller(Protocol):
+    """Who asks, as far as the road is concerned; `service.api.exchange.Exchange` is one.
+
+    Attributes:
+        timings: Name and seconds of each stage.
+    """
+
+    timings: list[tuple[str, float]]
+
+    def watch(self, on_leave: OnLeave) -> None:
+        """Have ``on_leave`` called once if the client leaves from here on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What a request may ask for, out of the settings."""
+
+    body: BodyLimits
+    max_images: int
+    default_deadline_s: float
+    top_k: int
+    decode: DecodeLimits
+
+
+class Inference:
+    """The road, with all that it needs. One for all routes of an application.
+
+    Args:
+        resolve: The served model of a name and version, or of neither.
+        limits: What a request may ask for.
+        pool: Where big images are decoded.
+
+    Attributes:
+        resolve: As given.
+        limits: As given.
+        bodies: Where request bodies are read, within one limit for all of them.
+    """
+
+    def __init__(self, resolve: Resolve, limits: RequestLimits, pool: Executor) -> None:
+        self.resolve = resolve
+        self.limits = limits
+        self.bodies = BodyReader(limits.body)
+        self._pool = pool
+
+    def deadline(self, started: float, timeout_s: float | None) -> float:
+        """On the clock of `time.monotonic`. The default leaves out what the client took to send its body.
+
+        Args:
+            started: At the request's first byte.
+            timeout_s: What the client says of its patience from there on; None: nothing.
+        """
+        if timeout_s is None:
+            return time.monotonic() + self.limits.default_deadline_s
+        return started + timeout_s
+
+    async def outcomes(
+        self, caller: Caller, model: ServedModel, permit: Permit, instances: Sequence[Instance]
+    ) -> list[Outcome]:
+        """Decode, submit and await all instances, each to its row or its own error.
+
+        Raises:
+            ClientLeft: Nobody waits for the answer any more.
+        """
+        started = time.monotonic()
+        work = _Work()
+        caller.watch(work.leave)
+        try:
+            decoded = [self._decode(instance, model, work) for instance in instances]
+            pending = [
+                _submit(
+                    await _settled(pixels) if isinstance(pixels, asyncio.Future) else pixels,
+                    model,
+                    permit,
+                    work,
+                )
+                for pixels in decoded
+            ]
+            caller.timings.append(("decode", time.monotonic() - started))
+            return [await _settled(row) if isinstance(row, asyncio.Future) else row for row in pending]
+        except asyncio.CancelledError:
+            if not work.is_abandoned:
+                raise
+            if permit.slots:
+                model.metrics.instances_cancelled("decode", permit.slots)
+            raise ClientLeft("decode" if permit.slots else "queue") from None
+
+    def _decode(
+        self, instance: Instance, model: ServedModel, work: _Work
+    ) -> _Decoded | asyncio.Future[_Decoded] | Pixels | RequestError:
+        """Decode a small image now, have a big one decoded in the pool, pass everything else on."""
+        if isinstance(instance, (RequestError, np.ndarray)):
+            return instance
+        limits, contract, started = self.limits.decode, model.metadata.input, time.monotonic()
+        try:
+            if is_quick(instance, limits):
+                return _decode_timed(instance, contract, limits, started)
+        except RequestError as error:
+            return error
+        loop = asyncio.get_running_loop()
+        return work.add(loop.run_in_executor(self._pool, _decode_timed, instance, contract, limits, started))
+
+
+class _Work:
+    """What runs for one request, to be cancelled when its client leaves."""
+
+    __slots__ = ("_futures", "is_abandoned")
+
+    def __init__(self) -> None:
+        self._futures: list[asyncio.Future[_Decoded] | asyncio.Future[Row]] = []
+        self.is_abandoned = False
+
+    def add(self, future: F) -> F:
+        """Cancel this one too; at once, if the client is gone already."""
+        self._futures.append(future)
+        if self.is_abandoned:
+            future.cancel()
+        return future
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.is_abandoned = True
+        for future in self._futures:
+            future.cancel()
+
+
+def _decode_timed(data: Encoded, contract: InputContract, limits: DecodeLimits, started: float) -> _Decoded:
+    """The pixels, and the seconds since ``started`` (with those spent waiting for a thread)."""
+    return decode(data, contract, limits), time.monotonic() - started
+
+
+async def _settled(work: Awaitable[T]) -> T | RequestError:
+    """The result of one instance's work; its error, where it has one, as a value."""
+    try:
+        return await work
+    except RequestError as error:
+        return error
+
+
+def _submit(
+    decoded: _Decoded | Pixels | RequestError, model: ServedModel, permit: Permit, work: _Work
+) -> asyncio.Future[Row] | RequestError:
+    """Put pixels in the line; give the slot of a bad image back."""
+    if isinstance(decoded, RequestError):
+        permit.release(1)
+        model.metrics.image_rejected(decoded.reason)
+        return decoded
+    if isinstance(decoded, tuple):
+        decoded, seconds = decoded
+        model.metrics.observe_stage("decode", seconds)
+    return work.add(model.batcher.submit(permit, decoded))
+
+
+def client_timeout_s(exchange: Exchange) -> float | None:
+    """What the client says of its patience, from the first byte of its request on; None: nothing.
+
+    Raises:
+        InvalidParameter: It is no whole number of milliseconds, or out of range.
+    """
+    given = exchange.headers.get(b"x-request-timeout-ms")
+    if given is None:
+        return None
+    if not given.isdigit() or not 1 <= int(given) <= _MAX_TIMEOUT_MS:
+        raise InvalidParameter(f"X-Request-Timeout-Ms must be a whole number from 1 to {_MAX_TIMEOUT_MS}")
+    return int(given) / 1000
+
+
+def refuse_content_coding(exchange: Exchange) -> None:
+    """Bodies come as they are.
+
+    Raises:
+        UnsupportedMediaType: This one is compressed.
+    """
+    coding = exchange.headers.get(b"content-encoding", b"identity").strip().lower()
+    if coding not in (b"identity", b""):
+        raise UnsupportedMediaType(
+            f"content coding '{coding.decode('latin-1')}' is not taken; images are compressed already"
+        )
