@@ -17,6 +17,7 @@
     │   ├── TooManyImages               too_many_images
     │   ├── UnsupportedMediaType        unsupported_media_type
     │   ├── InvalidInstance             invalid_instance
+    │   │   └── InvalidTensor           invalid_instance    (as the inference protocols say it)
     │   ├── UndecodableImage            undecodable_image
     │   ├── RateLimited                 rate_limited        (+ retry_after_s)
     │   ├── HeadersTooLarge             headers_too_large
@@ -173,6 +174,10 @@ class InvalidInstance(RequestError):
     """One instance has the wrong encoding, shape, datatype or name."""
 
     reason = Reason.INVALID_INSTANCE
+
+
+class InvalidTensor(InvalidInstance):
+    """A tensor of an inference protocol has the wrong name, datatype, shape or content."""
 
 
 class UndecodableImage(RequestError):

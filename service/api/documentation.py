@@ -1,12 +1,14 @@
-"""The OpenAPI document. FastAPI writes it for its own routes; the hot route is described here.
+"""The OpenAPI document. FastAPI writes it for its own routes; the hot routes are added by hand.
 
-The schemas are those of `service.schemas`; ``docs/openapi.json`` is a copy that a test compares.
+The schemas are those of `service.schemas` and of `service.api.protocol.documents`; ``docs/openapi.json`` is a
+copy that a test compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -15,14 +17,15 @@ from service.api.problems import PROBLEM_MEDIA_TYPE, STATUSES, problem_title
 from service.errors import Reason
 from service.schemas import PredictRequest, PredictResponse, Problem
 
+Mode: TypeAlias = Literal["validation", "serialization"]
 # JSON, whose shape only OpenAPI's own schema describes.
 Json: TypeAlias = dict[str, Any]
 
 _REF: Final = "#/components/schemas/{model}"
 _BINARY: Final[Json] = {"schema": {"type": "string", "format": "binary"}}
 
-# Of the hot route; every reason that it can end with.
-_PREDICT_REASONS: Final = (
+# Every reason that a hot route can end with.
+HOT_REASONS: Final = (
     Reason.MALFORMED_BODY,
     Reason.INVALID_PARAMETER,
     Reason.UNAUTHENTICATED,
@@ -56,7 +59,7 @@ def problem_responses(*reasons: Reason) -> dict[int | str, Json]:
 def _problem_response(status: int, reasons: list[Reason]) -> Json:
     response: Json = {
         "description": ". ".join(f"`{reason.value}`: {problem_title(reason)}" for reason in reasons),
-        "content": {PROBLEM_MEDIA_TYPE.decode(): {"schema": _reference(Problem)}},
+        "content": {PROBLEM_MEDIA_TYPE.decode(): {"schema": reference(Problem)}},
     }
     if status in (429, 503):
         response["headers"] = {
@@ -65,34 +68,60 @@ def _problem_response(status: int, reasons: list[Reason]) -> Json:
     return response
 
 
-def add_predict(document: Json) -> Json:
-    """FastAPI's document, with the hot route and its schemas."""
-    _, definitions = models_json_schema(
-        [(PredictRequest, "validation"), (PredictResponse, "serialization"), (Problem, "serialization")],
-        ref_template=_REF,
-    )
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A hot route in the document.
+
+    Attributes:
+        path: Its template.
+        description: OpenAPI's "operation object" of its POST.
+        models: The schemas that it refers to, each as it is read or as it is written.
+    """
+
+    path: str
+    description: Json
+    models: tuple[tuple[type[BaseModel], Mode], ...]
+
+
+def add_operations(document: Json, operations: Sequence[Operation]) -> Json:
+    """FastAPI's document, with the hot routes before the others, and their schemas."""
+    models = {model: mode for operation in operations for model, mode in operation.models}
+    _, definitions = models_json_schema([*models.items(), (Problem, "serialization")], ref_template=_REF)
     schemas = {**document.get("components", {}).get("schemas", {}), **definitions["$defs"]}
+    hot = {operation.path: {"post": operation.description} for operation in operations}
+    paths = {
+        path: {**hot.get(path, {}), **document["paths"].get(path, {})} for path in [*hot, *document["paths"]]
+    }
     return {
         **document,
-        "paths": {"/predict": {"post": _predict_operation()}, **document["paths"]},
+        "paths": paths,
         "components": {**document.get("components", {}), "schemas": dict(sorted(schemas.items()))},
     }
 
 
-def _predict_operation() -> Json:
+def predict_operation() -> Operation:
+    """``/predict`` in the document."""
+    return Operation(
+        "/predict",
+        _predict_description(),
+        ((PredictRequest, "validation"), (PredictResponse, "serialization")),
+    )
+
+
+def _predict_description() -> Json:
     success = {
         "description": "A prediction or an error for each image, in order.",
-        "headers": _RESPONSE_HEADERS,
-        "content": {"application/json": {"schema": _reference(PredictResponse)}},
+        "headers": RESPONSE_HEADERS,
+        "content": {"application/json": {"schema": reference(PredictResponse)}},
     }
-    problems = {str(status): response for status, response in problem_responses(*_PREDICT_REASONS).items()}
+    problems = {str(status): response for status, response in problem_responses(*HOT_REASONS).items()}
     return {
         "tags": ["predict"],
         "operationId": "predict",
         "summary": "Classify one or more images",
         "description": "The bytes decide what an image is, not the declared type. In a request of several "
         "images a bad one gets an error in its place; if all are bad, the answer is the first one's error.",
-        "parameters": _PARAMETERS,
+        "parameters": [*_PREDICT_PARAMETERS, *HEADER_PARAMETERS],
         "requestBody": {"required": True, "content": _request_forms()},
         "responses": {"200": success, **problems},
     }
@@ -111,11 +140,12 @@ def _request_forms() -> Json:
         "image/*": _BINARY,
         "application/octet-stream": _BINARY,
         "multipart/form-data": {"schema": form},
-        "application/json": {"schema": _reference(PredictRequest)},
+        "application/json": {"schema": reference(PredictRequest)},
     }
 
 
-def _reference(model: type[BaseModel]) -> Json:
+def reference(model: type[BaseModel]) -> Json:
+    """A schema, by its name."""
     return {"$ref": _REF.format(model=model.__name__)}
 
 
@@ -123,7 +153,7 @@ def _parameter(place: str, name: str, description: str, schema: Mapping[str, obj
     return {"name": name, "in": place, "required": False, "description": description, "schema": dict(schema)}
 
 
-_PARAMETERS: Final = [
+_PREDICT_PARAMETERS: Final = [
     _parameter("query", "model", "Which model; without it the default one.", {"type": "string"}),
     _parameter("query", "version", "Which version of it; else the one that serves.", {"type": "string"}),
     _parameter(
@@ -132,6 +162,8 @@ _PARAMETERS: Final = [
         "How many classes `top` lists; at most as many as there are.",
         {"type": "integer", "minimum": 1, "maximum": 1000},
     ),
+]
+HEADER_PARAMETERS: Final = [
     _parameter(
         "header",
         "X-Request-Timeout-Ms",
@@ -145,7 +177,7 @@ _PARAMETERS: Final = [
         {"type": "string", "pattern": "^[A-Za-z0-9._:/+=@-]{1,128}$"},
     ),
 ]
-_RESPONSE_HEADERS: Final[Json] = {
+RESPONSE_HEADERS: Final[Json] = {
     "X-Request-ID": {"description": "Names this exchange in the logs.", "schema": {"type": "string"}},
     "Server-Timing": {
         "description": "Milliseconds spent in decode, queue, inference and in total.",

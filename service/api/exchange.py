@@ -19,7 +19,8 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, cast
 
 from starlette.types import Message, Receive, Scope, Send
@@ -45,6 +46,8 @@ _CLOSE: Final = (b"connection", b"close")
 _LINGER_S = 2.0
 _SHORT_BODY_BYTES = 65_536
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
 _id_prefix = os.urandom(6).hex()
 _id_numbers = itertools.count(1)
 
@@ -62,6 +65,11 @@ def make_request_id() -> str:
     return f"{_id_prefix}-{next(_id_numbers):08x}"
 
 
+def is_well_formed_id(given: bytes) -> bool:
+    """Whether a client may name its request so, in headers and in the log."""
+    return _WELL_FORMED_ID.fullmatch(given) is not None
+
+
 class Exchange:
     """One request and its response.
 
@@ -70,6 +78,7 @@ class Exchange:
         request_id: Echoed or made.
         started: `time.monotonic` at the first byte, or when the application was called.
         route: The route template, for metrics and logs.
+        path_parameters: What stands in the template's places.
         status: Of the response; 0 until it begins.
         timings: Name and seconds of each stage, for Server-Timing.
         must_close: Whether the connection ends with this response.
@@ -85,6 +94,7 @@ class Exchange:
         "held_bytes",
         "is_body_read",
         "must_close",
+        "path_parameters",
         "request_id",
         "route",
         "scope",
@@ -98,6 +108,7 @@ class Exchange:
         self.scope = scope
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.route = "unmatched"
+        self.path_parameters: Mapping[str, str] = _NONE
         self.status = 0
         self.timings: list[tuple[str, float]] = []
         self.must_close = False
@@ -107,7 +118,7 @@ class Exchange:
         self.is_body_read = not self._announces_body()
         self._watcher: asyncio.Task[None] | None = None
         given = self.headers.get(b"x-request-id")
-        if given is not None and _WELL_FORMED_ID.fullmatch(given):
+        if given is not None and is_well_formed_id(given):
             self.request_id = given.decode("ascii")
         else:
             self.request_id = make_request_id()

@@ -75,7 +75,7 @@ def _from_json(body: bytes, max_images: int) -> list[Encoded | RequestError]:
     texts = _image_texts(body)
     if len(texts) > max_images:
         raise _too_many(str(len(texts)), max_images)
-    return [_decoded_text(text) for text in texts]
+    return [decoded_text(text) for text in texts]
 
 
 def _image_texts(body: bytes) -> list[str]:
@@ -97,7 +97,7 @@ def _image_texts(body: bytes) -> list[str]:
     return cast("list[str]", texts)
 
 
-def _decoded_text(text: str) -> Encoded | RequestError:
+def decoded_text(text: str) -> Encoded | RequestError:
     """The bytes of one base64 string or data URI (RFC 4648 section 4, RFC 2397), or what is wrong with it."""
     start = 0
     if text[:5].lower() == "data:":

@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from service.errors import Overloaded, RateLimited, Reason, RequestError
+from service.errors import InvalidTensor, Overloaded, RateLimited, Reason, RequestError
 
 PROBLEM_MEDIA_TYPE: Final = b"application/problem+json"
 
@@ -41,8 +41,15 @@ STATUSES: Final = MappingProxyType(
     }
 )
 
+# The clients of the inference protocols know 400 alone for what is wrong with a tensor.
+_TENSOR_STATUS: Final = 400
 # A model that is not ready or on its way out says nothing about when; a second later is worth a try.
 _DEFAULT_RETRY_S = 1.0
+
+
+def status_of(error: RequestError) -> int:
+    """The HTTP status of an error."""
+    return _TENSOR_STATUS if isinstance(error, InvalidTensor) else STATUSES[error.reason]
 
 
 def problem_type(reason: Reason) -> str:
@@ -66,7 +73,7 @@ def problem_body(error: RequestError, request_id: str) -> bytes:
         {
             "type": problem_type(reason),
             "title": problem_title(reason),
-            "status": STATUSES[reason],
+            "status": status_of(error),
             "detail": error.detail,
             "instance": f"urn:foldserve:request:{request_id}",
             "reason": reason.value,
@@ -91,7 +98,7 @@ def problem_response(error: RequestError, request_id: str) -> tuple[int, list[tu
         headers.append((b"retry-after", seconds))
     if error.reason is Reason.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
-    return STATUSES[error.reason], headers, problem_body(error, request_id)
+    return status_of(error), headers, problem_body(error, request_id)
 
 
 def instance_problem(error: RequestError) -> dict[str, dict[str, str]]:

@@ -14,24 +14,23 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service import __version__, access
-from service.api.exchange import ClientLeft, Endpoint, Exchange
+from service.api.exchange import ClientLeft, Exchange
 from service.api.exposition import metrics_router
 from service.api.health import health_router
 from service.api.inference import Inference
 from service.api.pages import pages_router
-from service.api.predict import PredictEndpoint
+from service.api.protocol.routes import protocol_router
 from service.app.framework import Framework, unexpected_failure
 from service.app.journal import Journal
-from service.app.wiring import cpu_share, make_access, repository_options, request_limits
+from service.app.lean import METHOD, LeanRoutes
+from service.app.wiring import cpu_share, lean_routes, make_access, repository_options, request_limits
 from service.errors import NotReady, RequestError, ShuttingDown
 from service.metrics import Metrics, Snapshot, registry_of, render, snapshot, triton_names
 from service.repository import Repository, RepositoryOptions
 from service.settings import Settings
 
-PREDICT_PATH: Final = "/predict"
-
-# What needs a key where there are keys; probes, page and documents are for everybody.
-_SCOPES: Final = MappingProxyType({PREDICT_PATH: access.Scope.PREDICT, "/metrics": access.Scope.METRICS})
+# What needs a key where there are keys, beside the hot routes; probes, page and documents are for everybody.
+_SCOPES: Final = MappingProxyType({"/metrics": access.Scope.METRICS})
 
 Gather: TypeAlias = Callable[[], Awaitable[Snapshot]]
 MakeRepository: TypeAlias = Callable[[RepositoryOptions, Metrics], Repository]
@@ -79,10 +78,15 @@ class Application:
         self._pool = ThreadPoolExecutor(cpu_share(settings), thread_name_prefix="decode")
         self._gather = gather
         self._access = make_access(settings)
-        self._inference = Inference(self.repository.resolve, request_limits(settings), self._pool)
-        self._predict: Endpoint = PredictEndpoint(self._inference, self.metrics)
-        routers = (health_router(self), metrics_router(self.scrape), pages_router(self.repository))
-        lean = (PREDICT_PATH, "POST", self._predict)
+        inference = Inference(self.repository.resolve, request_limits(settings), self._pool)
+        routers = (
+            health_router(self),
+            metrics_router(self.scrape),
+            pages_router(self.repository),
+            protocol_router(self, self.repository.resolve),
+        )
+        lean = lean_routes(inference, self.metrics)
+        self._lean = LeanRoutes(lean)
         self._framework = Framework(self.journal, routers, lean, self._lifespan)
 
     def __repr__(self) -> str:
@@ -192,15 +196,12 @@ class Application:
             await self._fail(exchange)
 
     async def _dispatch(self, exchange: Exchange) -> None:
-        path = exchange.scope["path"]
-        if self._access is not None and path in _SCOPES:
-            self._access.admit(_SCOPES[path], exchange.headers, _address(exchange.scope))
-        if path != PREDICT_PATH:
-            await self._framework(exchange)
-            return
-        exchange.route = PREDICT_PATH
-        if exchange.method == "POST":
-            await self._predict(exchange)
+        route = self._lean.find(exchange)
+        scope = access.Scope.PREDICT if route is not None else _SCOPES.get(exchange.scope["path"])
+        if self._access is not None and scope is not None:
+            self._access.admit(scope, exchange.headers, _address(exchange.scope))
+        if route is not None and exchange.method == METHOD:
+            await route.endpoint(exchange)
         else:
             await self._framework(exchange)
 

@@ -1,4 +1,4 @@
-"""The FastAPI application: everything but the hot route, and errors in the one form that they have."""
+"""The FastAPI application: everything but the hot routes, and errors in the one form that they have."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from starlette.routing import Route
 from starlette.types import Lifespan, Scope
 
 from service import __version__
-from service.api.documentation import add_predict
+from service.api.documentation import add_operations, predict_operation
 from service.api.exchange import Endpoint, Exchange
 from service.api.problems import problem_response
+from service.api.protocol.operations import protocol_operations
 from service.app.journal import Journal
+from service.app.lean import METHOD, LeanRoute
 from service.errors import (
     InferenceFailed,
     InvalidParameter,
@@ -36,8 +38,8 @@ class Framework:
     Args:
         journal: Told of every refusal.
         routers: What it answers.
-        lean: Path, method and endpoint of the hot route. It is answered elsewhere, and mounted here for
-            its 405 and its place among the routes.
+        lean: The hot routes. They are answered elsewhere, and mounted here for their 405 and their place
+            among the routes.
         lifespan: For a server that runs it.
 
     Attributes:
@@ -48,7 +50,7 @@ class Framework:
         self,
         journal: Journal,
         routers: Sequence[APIRouter],
-        lean: tuple[str, str, Endpoint],
+        lean: Sequence[LeanRoute],
         lifespan: Lifespan[FastAPI],
     ) -> None:
         self._journal = journal
@@ -60,8 +62,8 @@ class Framework:
             redirect_slashes=False,
             lifespan=lifespan,
         )
-        path, method, endpoint = lean
-        self.app.router.routes.append(Route(path, _Mounted(endpoint), methods=[method]))
+        for route in lean:
+            self.app.router.routes.append(Route(route.template, _Mounted(route.endpoint), methods=[METHOD]))
         for router in routers:
             self.app.include_router(router)
         self.app.exception_handler(RequestError)(self._answer_refusal)
@@ -101,10 +103,10 @@ class Framework:
 
 
 class _Documented(FastAPI):
-    """FastAPI, with the hot route in its document."""
+    """FastAPI, with the hot routes in its document."""
 
     def openapi(self) -> dict[str, Any]:
-        return add_predict(super().openapi())
+        return add_operations(super().openapi(), [predict_operation(), *protocol_operations()])
 
 
 class _Mounted:

@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from service.api.exchange import ClientLeft, Exchange
-from service.api.problems import STATUSES
+from service.api.problems import status_of
 from service.errors import Reason, RequestError
 from service.logs import Throttle
 from service.metrics import Metrics
@@ -43,7 +43,7 @@ class Journal:
         held_back = self._throttle.admit(error.reason) if error.reason in _CROWD_REASONS else 0
         if held_back is None:
             return
-        status = STATUSES[error.reason]
+        status = status_of(error)
         fields = {"reason": error.reason.value, "status": status, **_fields(exchange)}
         if held_back:
             fields["held_back"] = held_back  # of this reason, since its last line

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from service import access
 from service.api.body import BodyLimits
-from service.api.inference import RequestLimits
+from service.api.inference import Inference, RequestLimits
+from service.api.predict import PredictEndpoint
+from service.api.protocol.infer import InferEndpoint
+from service.api.protocol.tensorflow import TensorFlowEndpoint
+from service.app.lean import LeanRoute
 from service.artifact import Precision
 from service.engine import EngineOptions, Provider, available_cpus
 from service.images import DecodeLimits
+from service.metrics import Metrics
 from service.repository import RepositoryOptions
 from service.settings import Settings
 
@@ -61,4 +66,16 @@ def request_limits(settings: Settings) -> RequestLimits:
         default_deadline_s=settings.default_deadline_ms / 1000,
         top_k=settings.top_k,
         decode=DecodeLimits(max_pixels=settings.max_pixels, formats=frozenset(settings.image_formats)),
+    )
+
+
+def lean_routes(inference: Inference, metrics: Metrics) -> tuple[LeanRoute, ...]:
+    """The hot routes, each with what answers it."""
+    infer, tensorflow = InferEndpoint(inference), TensorFlowEndpoint(inference)
+    return (
+        LeanRoute("/predict", PredictEndpoint(inference, metrics)),
+        LeanRoute("/v2/models/{model}/infer", infer),
+        LeanRoute("/v2/models/{model}/versions/{version}/infer", infer),
+        LeanRoute("/v1/models/{model}:predict", tensorflow),
+        LeanRoute("/v1/models/{model}/versions/{version}:predict", tensorflow),
     )

@@ -7,8 +7,16 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from service.api.problems import STATUSES, problem_body, retry_after
-from service.errors import InvalidInstance, NotReady, Overloaded, RateLimited, Reason, RequestError
+from service.api.problems import STATUSES, problem_body, retry_after, status_of
+from service.errors import (
+    InvalidInstance,
+    InvalidTensor,
+    NotReady,
+    Overloaded,
+    RateLimited,
+    Reason,
+    RequestError,
+)
 from service.schemas import Problem
 
 
@@ -33,10 +41,19 @@ def test_body_keeps_the_schema(kind: type[RequestError]) -> None:
     error = kind("what", 3.0) if kind in (Overloaded, RateLimited) else kind("what")
     body = orjson.loads(problem_body(error, "id-1"))
     problem = Problem.model_validate(body)
-    assert problem.status == STATUSES[kind.reason]
+    assert problem.status == status_of(error)
     assert problem.type.endswith(kind.reason.value)
     assert problem.detail == problem.error == "what"
     assert problem.request_id == "id-1"
+
+
+def test_a_wrong_tensor_alone_has_a_status_of_its_own() -> None:
+    others = [kind for kind in LEAVES if kind is not InvalidTensor]
+    assert status_of(InvalidTensor("")) == 400
+    assert status_of(InvalidInstance("")) == 422
+    for kind in others:
+        error = kind("", 3.0) if kind in (Overloaded, RateLimited) else kind("")
+        assert status_of(error) == STATUSES[kind.reason]
 
 
 @pytest.mark.parametrize(
