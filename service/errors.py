@@ -32,6 +32,7 @@
     │   ├── SelfTestFailed              selftest_failed     (wrong logits for its own instances)
     │   └── LoadFailed                  load_failed         (the runtime refused it)
     ├── ProviderUnavailable             an execution provider that was demanded and is not there
+    ├── InvalidPlan                     a `serving.json` that is none
     └── InvalidConfiguration            settings that contradict each other or the machine
 
 The reason is used as it stands in the response body, the log line and the metric label. HTTP
@@ -276,3 +277,7 @@ class ProviderUnavailable(FoldserveError):
 
 class InvalidConfiguration(FoldserveError):
     """Settings that contradict each other or the machine."""
+
+
+class InvalidPlan(FoldserveError):
+    """A model's ``serving.json`` that cannot be read or is not of its form."""

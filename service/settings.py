@@ -236,6 +236,19 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="`json` writes one object a line, for log collectors."
     )
+    reload_interval_s: float = Field(
+        default=5,
+        ge=0,
+        le=86_400,
+        description="How often the repository is looked at for new versions and changed plans. Shorter picks "
+        "them up sooner and costs a few file look-ups each time. 0: only when told to.",
+    )
+    routing_header: str = Field(
+        default="X-Routing-Key",
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="Request header whose value keeps a client on the canary's side or off it. Without it "
+        "each request is drawn by its id.",
+    )
     triton_metrics: bool = Field(
         default=False,
         description="`true` adds the `nv_inference_*` names of Triton Inference Server to /metrics, for "

@@ -33,7 +33,8 @@ Pixels: TypeAlias = NDArray[np.uint8]
 # Of one instance: an encoded image, uint8 [H, W, C], or what is wrong with it.
 Instance: TypeAlias = Encoded | Pixels | RequestError
 Outcome: TypeAlias = Row | RequestError
-Resolve: TypeAlias = Callable[[str | None, str | None], ServedModel]
+# Model, version and routing key → the version that answers.
+Resolve: TypeAlias = Callable[[str | None, str | None, bytes], ServedModel]
 # Pixels, and the seconds they took.
 _Decoded: TypeAlias = tuple[Pixels, float]
 T = TypeVar("T")
@@ -57,20 +58,25 @@ class Caller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What a request may ask for, out of the settings."""
+    """What a request may ask for, out of the settings.
+
+    Attributes:
+        routing_header: Its value keeps a client on a canary's side or off it; in lower case.
+    """
 
     body: BodyLimits
     max_images: int
     default_deadline_s: float
     top_k: int
     decode: DecodeLimits
+    routing_header: bytes = b"x-routing-key"
 
 
 class Inference:
     """The road, with all that it needs. One for all routes of an application.
 
     Args:
-        resolve: The served model of a name and version, or of neither.
+        resolve: The served model of a name and version, or of neither; for a routing key.
         limits: What a request may ask for.
         pool: Where big images are decoded.
 
@@ -85,6 +91,18 @@ class Inference:
         self.limits = limits
         self.bodies = BodyReader(limits.body)
         self._pool = pool
+
+    def find(self, exchange: Exchange, model: str | None, version: str | None) -> ServedModel:
+        """The version that answers a request at this moment.
+
+        Admit to its batcher before anything is awaited: a version that was found has not begun to close.
+
+        Raises:
+            ModelNotFound: No such model or version is loaded.
+            NotReady: Nothing is served yet.
+        """
+        key = exchange.headers.get(self.limits.routing_header)
+        return self.resolve(model, version, key or exchange.request_id.encode())
 
     def deadline(self, started: float, timeout_s: float | None) -> float:
         """On the clock of `time.monotonic`. The default leaves out what the client took to send its body.

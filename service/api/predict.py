@@ -4,6 +4,7 @@
 
     query, headers ──▶ model, deadline
     body           ──▶ encoded images            (too large, too slow, malformed: refused)
+    find           ──▶ the version that serves   (a reload may have come in between)
     inference      ──▶ rows                      (admit, decode, submit, await)
     JSON
 
@@ -69,25 +70,27 @@ class PredictEndpoint:
         """
         query = parse_query(exchange.scope["query_string"])
         timeout_s = client_timeout_s(exchange)
-        model = self._inference.resolve(query.model, query.version)
+        self._inference.find(exchange, query.model, query.version)  # refuse before the body is read
         refuse_content_coding(exchange)
         try:
-            outcomes = await self._classify(exchange, model, timeout_s)
+            model, outcomes = await self._classify(exchange, query, timeout_s)
         finally:
             self._inference.bodies.release(exchange)
         await self._answer(exchange, model, outcomes, query.top_k or self._inference.limits.top_k)
 
     async def _classify(
-        self, exchange: Exchange, model: ServedModel, timeout_s: float | None
-    ) -> list[Outcome]:
+        self, exchange: Exchange, query: Query, timeout_s: float | None
+    ) -> tuple[ServedModel, list[Outcome]]:
         inference = self._inference
         body = await inference.bodies.read(exchange)
-        model.metrics.observe_stage("receive", time.monotonic() - exchange.started)
+        received_s = time.monotonic() - exchange.started
         content_type = exchange.headers.get(b"content-type", b"")
         images = parse_payload(content_type, body, inference.limits.max_images)
         deadline = inference.deadline(exchange.started, timeout_s)
+        model = inference.find(exchange, query.model, query.version)
+        model.metrics.observe_stage("receive", received_s)
         with model.batcher.admit(len(images), deadline) as permit:
-            return await inference.outcomes(exchange, model, permit, images)
+            return model, await inference.outcomes(exchange, model, permit, images)
 
     async def _answer(
         self, exchange: Exchange, model: ServedModel, outcomes: Sequence[Outcome], top_k: int

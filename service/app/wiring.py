@@ -51,6 +51,7 @@ def repository_options(settings: Settings) -> RepositoryOptions:
         max_queue_size=settings.max_queue_size,
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
         inference_timeout_s=settings.inference_timeout_s,
+        reload_interval_s=settings.reload_interval_s,
     )
 
 
@@ -66,6 +67,7 @@ def request_limits(settings: Settings) -> RequestLimits:
         default_deadline_s=settings.default_deadline_ms / 1000,
         top_k=settings.top_k,
         decode=DecodeLimits(max_pixels=settings.max_pixels, formats=frozenset(settings.image_formats)),
+        routing_header=settings.routing_header.lower().encode(),
     )
 
 

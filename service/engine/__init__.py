@@ -10,6 +10,7 @@
 The one place that touches onnxruntime: its exceptions do not leave it.
 """
 
+from service.engine.contract import verified_digest
 from service.engine.engine import Engine, SelfTestResult
 from service.engine.hardware import available_cpus, has_int8_instructions
 from service.engine.providers import Provider
@@ -22,4 +23,5 @@ __all__ = [
     "SelfTestResult",
     "available_cpus",
     "has_int8_instructions",
+    "verified_digest",
 ]

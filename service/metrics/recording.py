@@ -112,12 +112,18 @@ class Metrics(Families, Collector):
         active_provider: str,
         selftest_max_abs_error: float,
     ) -> None:
-        """This version of the model serves from now on."""
-        for family in (self.model_info, self.execution_provider_info, self.selftest_error):
-            family.remove(model=name)
+        """This version of the model is loaded, in place of whatever had its number."""
+        for family in (self.model_info, self.selftest_error):
+            family.remove(model=name, version=version)
+        self.execution_provider_info.remove(model=name)
         self.model_info.labels(name, version, precision, sha256).set(1)
         self.execution_provider_info.labels(name, requested_provider, active_provider).set(1)
         self.selftest_error.labels(name, version).set(selftest_max_abs_error)
+
+    def model_unloaded(self, name: str, version: str) -> None:
+        """This version of the model is gone from memory."""
+        for family in (self.model_info, self.selftest_error):
+            family.remove(model=name, version=version)
 
     def load_finished(self, name: str, result: ReloadResult, seconds: float) -> None:
         """An attempt at loading a version of the model ended."""
@@ -127,6 +133,12 @@ class Metrics(Families, Collector):
     def watch_queue(self, model: str, queue: QueueStatus) -> None:
         """Read this queue's state at every scrape, in place of the model's earlier one."""
         self._queues[model] = queue
+
+    def unwatch_queue(self, model: str) -> None:
+        """The model takes no requests any more."""
+        del self._queues[model]
+        for family in (self.queue_depth, self.queue_capacity, self.predicted_wait, self.queue_age):
+            family.remove(model=model)
 
     def watch_ready(self, is_ready: Callable[[], bool]) -> None:
         """Ask this at every scrape whether the process can predict."""

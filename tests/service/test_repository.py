@@ -104,8 +104,10 @@ async def test_a_bad_version_leaves_the_next_lower_one(tmp_path: Path) -> None:
     write_model(tmp_path, version="10", fault="wrong_logits")
     repository = await started(tmp_path)
     assert repository.resolve().version == "9"
-    (status,) = repository.index()
-    assert list(status.rejected) == ["10"]
+    states = {line.version: (line.state, line.reason) for line in repository.index()}
+    assert states["9"] == ("READY", "")
+    assert states["10"][0] == "UNAVAILABLE"
+    assert "logits differ" in states["10"][1]
     text = exposition(repository)
     assert 'foldserve_reloads_total{model="tiny",result="selftest_failed"} 1.0' in text
     assert 'foldserve_reloads_total{model="tiny",result="success"} 1.0' in text

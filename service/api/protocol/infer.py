@@ -4,6 +4,7 @@
 
     path, headers ──▶ model, deadline
     body          ──▶ tensors                 (views into it, where they are binary)
+    find          ──▶ the version that serves (a reload may have come in between)
     declaration   ──▶ number of instances     (name, datatype, shape: refused before their data is looked at)
     inference     ──▶ rows                    (admit, decode encoded images, submit, await)
     tensors, JSON
@@ -53,14 +54,16 @@ class InferEndpoint:
         """
         path, inference = exchange.path_parameters, self._inference
         timeout_s = client_timeout_s(exchange)
-        model = inference.resolve(path["model"], path.get("version"))
+        inference.find(exchange, path["model"], path.get("version"))  # refuse before the body is read
         refuse_content_coding(exchange)
         try:
             body = await inference.bodies.read(exchange)
-            model.metrics.observe_stage("receive", time.monotonic() - exchange.started)
+            received_s = time.monotonic() - exchange.started
             request = parse_request(body, exchange.headers.get(JSON_LENGTH_HEADER))
             _adopt_id(exchange, request.id)
             deadline = inference.deadline(exchange.started, sooner(timeout_s, request.timeout_s))
+            model = inference.find(exchange, path["model"], path.get("version"))
+            model.metrics.observe_stage("receive", received_s)
             outputs = await infer(inference, exchange, model, request, deadline)
         finally:
             inference.bodies.release(exchange)

@@ -71,7 +71,7 @@ def _model_router(resolve: Resolve) -> APIRouter:
     @router.get("/v2/models/{model}/versions/{version}")
     async def model_metadata(model: str, version: str | None = None) -> ModelDescription:
         """Inputs and outputs of a model."""
-        return model_description(resolve(model, version))
+        return model_description(resolve(model, version, b""))
 
     @router.get("/v2/models/{model}/ready")
     @router.get("/v2/models/{model}/versions/{version}/ready")
@@ -122,7 +122,7 @@ def ready_model(resolve: Resolve, model: str, version: str | None) -> ServedMode
         ModelNotFound: There is no such one.
         NotReady: It is there, and does not.
     """
-    served = resolve(model, version)
+    served = resolve(model, version, b"")
     if not served.batcher.is_ready:
         raise NotReady(f"model '{served.name}' takes no requests now")
     return served

@@ -51,13 +51,15 @@ class TensorFlowEndpoint:
         """
         path, inference = exchange.path_parameters, self._inference
         timeout_s = client_timeout_s(exchange)
-        model = inference.resolve(path["model"], path.get("version"))
+        inference.find(exchange, path["model"], path.get("version"))  # refuse before the body is read
         refuse_content_coding(exchange)
-        contract = model.metadata.input
         try:
             body = await inference.bodies.read(exchange)
-            model.metrics.observe_stage("receive", time.monotonic() - exchange.started)
+            received_s = time.monotonic() - exchange.started
             given = parse_instances(body, inference.limits.max_images)
+            model = inference.find(exchange, path["model"], path.get("version"))
+            model.metrics.observe_stage("receive", received_s)
+            contract = model.metadata.input
             with model.batcher.admit(len(given), inference.deadline(exchange.started, timeout_s)) as permit:
                 instances = [_instance(value, contract, position) for position, value in enumerate(given)]
                 rows = rows_of(await inference.outcomes(exchange, model, permit, instances))

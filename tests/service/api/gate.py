@@ -73,5 +73,6 @@ class GatedRepository(Repository):
         super().__init__(options, metrics)
         self.gate = Gate()
 
-    def _serve(self, built: BuiltModel) -> None:
-        super()._serve(replace(built, engine=GatedEngine(built.engine, self.gate)))
+    def _build(self, name: str, version: str) -> BuiltModel:
+        built = super()._build(name, version)
+        return replace(built, engine=GatedEngine(built.engine, self.gate))

@@ -119,7 +119,7 @@ async def test_an_unexpected_failure_is_logged_whole_and_told_to_nobody(
 class BrokenRepository(Repository):
     """Has a fault that nobody thought of."""
 
-    def resolve(self, model: str | None = None, version: str | None = None) -> ServedModel:
+    def resolve(self, model: str | None = None, version: str | None = None, key: bytes = b"") -> ServedModel:
         raise ZeroDivisionError("a secret")
 
 

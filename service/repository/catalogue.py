@@ -1,0 +1,184 @@
+"""What lies in the model repository: names, versions, plans, and whether a version's files are all there.
+
+::
+
+    models/<name>/serving.json                           the plan
+    models/<name>/<version>/model[.precision].onnx       a version, with its checksum beside it
+
+Names and versions must match their patterns, and no link may lead outside. A version is *settled* once it is
+safe to load: its checksum file is there and right, or nothing about it has changed between two looks.
+Folders with other names (``.publishing-…``) are not seen at all, which makes publishing a rename.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from service.artifact import MODEL_NAME_PATTERN, VERSION_PATTERN, Precision, sidecar_path
+from service.engine import has_int8_instructions, verified_digest
+from service.errors import InvalidConfiguration, InvalidFile, InvalidPlan
+from service.repository.options import RepositoryOptions
+from service.repository.plan import PLAN_NAME, Plan, read_plan
+
+_NAME: Final = re.compile(MODEL_NAME_PATTERN)
+_VERSION: Final = re.compile(VERSION_PATTERN)
+
+# Of the file to be loaded and its checksum file: name, inode, size and time of the last change.
+Fingerprint: TypeAlias = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One model, as it lies in the repository at one moment.
+
+    Attributes:
+        name: Of the model.
+        versions: Highest first, each with what changes when its files do.
+        plan: What the operator wants of it.
+        plan_fault: Why ``serving.json`` cannot be followed; then ``plan`` is not to be used.
+    """
+
+    name: str
+    versions: Mapping[str, Fingerprint]
+    plan: Plan = field(default_factory=Plan)
+    plan_fault: str | None = None
+
+
+class Catalogue:
+    """Looks into the repository's folder. Blocking: not for the event loop's thread.
+
+    Args:
+        options: Where it is, and what is wanted of it.
+    """
+
+    def __init__(self, options: RepositoryOptions) -> None:
+        self._options = options
+        self._precision = options.precision or _native_precision(options)
+
+    def names(self) -> list[str]:
+        """The models wanted.
+
+        Raises:
+            InvalidConfiguration: No such folder, or a wanted model is not in it.
+        """
+        found = self._found()
+        if self._options.models is None:
+            return found
+        for name in self._options.models:
+            if name not in found:
+                there = ", ".join(found) or "none"
+                raise InvalidConfiguration(f"no model '{name}' in '{self._options.root}'; there is: {there}")
+        return list(self._options.models)
+
+    def shelf(self, name: str) -> Shelf:
+        """One model, as it lies there now.
+
+        Raises:
+            OSError: Its folder cannot be read.
+        """
+        folder = self._options.root / name
+        versions = {
+            version: self._fingerprint(folder / version) for version in _versions(folder, self._options.root)
+        }
+        try:
+            return Shelf(name, versions, self.plan(name))
+        except InvalidPlan as fault:
+            return Shelf(name, versions, plan_fault=str(fault))
+
+    def plan(self, name: str) -> Plan:
+        """What the operator wants of a model.
+
+        Raises:
+            InvalidPlan: ``serving.json`` cannot be followed.
+        """
+        folder = self._options.root / name
+        if not _is_inside(folder / PLAN_NAME, self._options.root):
+            raise InvalidPlan(f"{folder / PLAN_NAME}: leads out of the repository")
+        return read_plan(folder)
+
+    def model_file(self, name: str, version: str) -> Path:
+        """The file of the wanted precision.
+
+        Raises:
+            InvalidFile: There is none, or it is a link that leads out of the repository.
+        """
+        folder = self._options.root / name / version
+        try:
+            path = self._path(folder)
+            if not path.is_file():
+                raise InvalidFile(f"{folder}: no {path.name} in it")
+            if not _is_inside(path, self._options.root):
+                raise InvalidFile(f"{path}: leads out of the repository '{self._options.root}'")
+        except OSError as error:
+            raise InvalidFile(f"{folder}: cannot be read: {error}") from error
+        return path
+
+    def is_whole(self, name: str, version: str) -> bool:
+        """Whether the version's checksum file is there and right. Reads the whole model file."""
+        try:
+            path = self.model_file(name, version)
+            if not sidecar_path(path).is_file():
+                return False
+            verified_digest(path)
+        except InvalidFile:
+            return False
+        return True
+
+    def _found(self) -> list[str]:
+        root = self._options.root
+        try:
+            if root.is_dir():
+                return model_names(root)
+        except OSError as error:
+            raise InvalidConfiguration(f"model repository '{root}' cannot be read: {error}") from error
+        raise InvalidConfiguration(f"no model repository at '{root}'; `make model` makes one")
+
+    def _path(self, folder: Path) -> Path:
+        path = folder / self._precision.file_name
+        if self._options.precision is None and not path.is_file():
+            return folder / Precision.FP32.file_name
+        return path
+
+    def _fingerprint(self, folder: Path) -> Fingerprint:
+        path = self._path(folder)
+        return tuple(_mark(each) for each in (path, sidecar_path(path)))
+
+
+def model_names(root: Path) -> list[str]:
+    """The models in a repository, by name: folders that hold a version."""
+    names = filter(_NAME.fullmatch, _folders(root, root))
+    return sorted(name for name in names if _versions(root / name, root))
+
+
+def _versions(folder: Path, root: Path) -> list[str]:
+    """A model's versions, highest first."""
+    return sorted(filter(_VERSION.fullmatch, _folders(folder, root)), key=int, reverse=True)
+
+
+def _folders(parent: Path, root: Path) -> Iterator[str]:
+    """The folders in a folder, without links that lead out of the repository."""
+    return (entry.name for entry in parent.iterdir() if entry.is_dir() and _is_inside(entry, root))
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def _mark(path: Path) -> tuple[str, int, int, int]:
+    """What changes when somebody replaces or writes the file; zeros where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.name, 0, 0, 0
+    return path.name, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _native_precision(options: RepositoryOptions) -> Precision:
+    """The precision that the hardware is made for: the same on every replica, so no stopwatch."""
+    if options.engine.provider.kind != "cpu":
+        return Precision.FP16
+    return Precision.INT8 if has_int8_instructions() else Precision.FP32

@@ -1,0 +1,214 @@
+"""One model: which of its versions are loaded, which were refused, and who answers what.
+
+::
+
+    plan, versions on disk ──▶ candidates        highest first, none above the plan's version
+    loaded versions ──route──▶ Routes            what requests see; replaced as a whole
+                      └──────▶ retired           what nobody can ask for any more
+
+No I/O and no waiting in here: the repository loads, and tells what became of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from service.errors import ModelRejected
+from service.repository.catalogue import Fingerprint, Shelf
+from service.repository.plan import CANARY_ALIAS, NO_PLAN, STABLE_ALIAS, Plan
+from service.repository.routing import Routes
+from service.repository.served import ServedModel
+
+
+class VersionState(StrEnum):
+    """As the Open Inference Protocol's repository index has them."""
+
+    READY = "READY"
+    LOADING = "LOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version's line in the repository index.
+
+    Attributes:
+        state: Whether it answers.
+        reason: Why not; or, of one that answers, why its newer files do not. Empty: nothing is wrong.
+        roles: ``live``, ``canary``, ``shadow`` and the aliases that mean it.
+    """
+
+    name: str
+    version: str
+    state: VersionState
+    reason: str
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a version does not serve, until its files change."""
+
+    fingerprint: Fingerprint
+    fault: ModelRejected
+
+
+class Model:
+    """The state of one model.
+
+    Attributes:
+        plan: The last that could be followed.
+        plan_fault: Why ``serving.json`` cannot be; None where it can.
+        routes: Who answers; None: nobody.
+        loaded: Version → what was loaded.
+        refused: Version → why not.
+        loading: The version being loaded.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.plan: Plan = NO_PLAN
+        self.plan_fault: str | None = None
+        self.routes: Routes | None = None
+        self.loaded: dict[str, ServedModel] = {}
+        self.refused: dict[str, Refusal] = {}
+        self.loading: str | None = None
+        self._seen: dict[str, Fingerprint] = {}
+        self._unsettled: dict[str, Fingerprint] = {}
+        self._aliases: dict[str, ServedModel] = {}
+        self._held: set[ServedModel] = set()
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name}: {', '.join(sorted(self.loaded)) or 'nothing'} loaded>"
+
+    @property
+    def live(self) -> ServedModel | None:
+        """What answers requests that name no version."""
+        return None if self.routes is None else self.routes.live
+
+    def see(self, shelf: Shelf) -> None:
+        """Take in what lies on disk."""
+        self.plan_fault = shelf.plan_fault
+        if shelf.plan_fault is None:
+            self.plan = shelf.plan
+        self._seen = dict(shelf.versions)
+        for version in [version for version in self.refused if version not in self._seen]:
+            del self.refused[version]
+
+    def candidates(self) -> Iterator[str]:
+        """The versions that may be live, best first."""
+        return (version for version in self._seen if self.plan.allows(version))
+
+    def named(self) -> list[str]:
+        """The versions that the plan wants besides the live one, and that are there."""
+        return [version for version in self._seen if version in self.plan.named]
+
+    def next_lower(self) -> str | None:
+        """The highest version below the live one that was not refused; None: there is none."""
+        if self.live is None:
+            return None
+        lower = (version for version in self._seen if int(version) < int(self.live.version))
+        return next((version for version in lower if version not in self.refused), None)
+
+    def fingerprint(self, version: str) -> Fingerprint:
+        """Of the files that lie there now."""
+        return self._seen[version]
+
+    def is_current(self, version: str) -> bool:
+        """Whether what is loaded, or was refused, is what lies there now."""
+        served, refusal = self.loaded.get(version), self.refused.get(version)
+        marks = (served and served.fingerprint, refusal and refusal.fingerprint)
+        return self._seen[version] in marks
+
+    def has_settled(self, version: str) -> bool:
+        """Whether the version's files are the same as at the last look; remembers them for the next."""
+        before = self._unsettled.get(version)
+        self._unsettled[version] = self._seen[version]
+        return before == self._seen[version]
+
+    def add(self, served: ServedModel) -> None:
+        """A version was loaded. It answers from the next `route` on."""
+        self.loaded[served.version] = served
+        self._held.add(served)
+        self.refused.pop(served.version, None)
+        self._unsettled.pop(served.version, None)
+
+    def refuse(self, version: str, fault: ModelRejected) -> None:
+        """A version must not serve."""
+        self.refused[version] = Refusal(self._seen[version], fault)
+        self._unsettled.pop(version, None)
+
+    def route(self, live: ServedModel | None) -> list[ServedModel]:
+        """Point all names at what is loaded; what nobody needs any more, to be retired.
+
+        Args:
+            live: Answers requests that name no version; None: the model is unloaded.
+        """
+        if live is None:
+            self.routes, self._aliases = None, {}
+            return self._retire(set())
+        # An alias whose new version is not loaded keeps its old one.
+        kept = {**self._aliases, **self._loaded_of(self.plan.aliases)}
+        self._aliases = {alias: kept[alias] for alias in self.plan.aliases if alias in kept}
+        canary = None if self.plan.canary is None else self.loaded.get(self.plan.canary.version)
+        shadow = None if self.plan.shadow is None else self.loaded.get(self.plan.shadow)
+        trials = [served for served in (canary, shadow) if served is not None]
+        needed = {live, *self._aliases.values(), *trials}
+        # Where an alias holds on to files that were replaced, the number means the new ones.
+        named = {served.version: served for served in (*self._aliases.values(), *trials, live)}
+        named |= {STABLE_ALIAS: live, **self._aliases}
+        if canary is not None:
+            named[CANARY_ALIAS] = canary
+        self.routes = Routes(live, named, canary, self.plan.canary.weight if self.plan.canary else 0.0)
+        return self._retire(needed)
+
+    def _loaded_of(self, aliases: Mapping[str, str]) -> dict[str, ServedModel]:
+        return {alias: self.loaded[version] for alias, version in aliases.items() if version in self.loaded}
+
+    def _retire(self, needed: set[ServedModel]) -> list[ServedModel]:
+        retired = [served for served in self._held if served not in needed]
+        self._held = needed
+        self.loaded = {served.version: served for served in needed}
+        return retired
+
+    def status(self) -> list[VersionStatus]:
+        """Every version that is loaded or lies there, highest first."""
+        versions = sorted({*self._seen, *self.loaded}, key=int, reverse=True)
+        return [
+            VersionStatus(self.name, version, *self._state(version), self._roles(version))
+            for version in versions
+        ]
+
+    def _state(self, version: str) -> tuple[VersionState, str]:
+        served, refusal = self.loaded.get(version), self.refused.get(version)
+        if self.loading == version:
+            return VersionState.LOADING, ""
+        reason = "" if refusal is None else str(refusal.fault)
+        if served is None:
+            return VersionState.UNAVAILABLE, reason or self._why_not_loaded(version)
+        if not served.batcher.is_ready:
+            return VersionState.UNAVAILABLE, "its inference engine has stopped"
+        return VersionState.READY, reason or self.plan_fault or ""
+
+    def _why_not_loaded(self, version: str) -> str:
+        if not self.plan.is_served:
+            return "unloaded"
+        if not self.plan.allows(version):
+            return f"version {self.plan.version} is the highest that may serve"
+        if version in self._unsettled:
+            return "its files have not settled yet"
+        return "not needed: a higher version serves"
+
+    def _roles(self, version: str) -> tuple[str, ...]:
+        if self.routes is None:
+            return ()
+        live = ("live",) if self.routes.live.version == version else ()
+        names = (
+            name
+            for name, served in sorted(self.routes.named.items())
+            if served.version == version and name not in (version, STABLE_ALIAS)
+        )
+        shadow = ("shadow",) if self.plan.shadow == version and version in self.loaded else ()
+        return (*live, *names, *shadow)

@@ -1,0 +1,385 @@
+"""The models of one process: what requests ask, what operators ask, one look at the disk after another."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeAlias
+
+from service.errors import (
+    Forbidden,
+    InvalidConfiguration,
+    InvalidParameter,
+    InvalidPlan,
+    LoadFailed,
+    ModelNotFound,
+    ModelRejected,
+    NotReady,
+    ProviderUnavailable,
+    ReloadResult,
+)
+from service.metrics import Metrics
+from service.repository.catalogue import Catalogue, Shelf
+from service.repository.loading import BuiltModel, build
+from service.repository.model import Model, VersionStatus
+from service.repository.options import RepositoryOptions
+from service.repository.plan import STABLE_ALIAS, Plan, write_plan
+from service.repository.served import ServedModel, serve
+
+logger = logging.getLogger(__name__)
+
+# The name `make model` gives; what a request without `model=` means where there are several.
+_DEFAULT_NAME: Final = "digits"
+# What `rollback` takes for "no version is too high any more".
+LATEST: Final = "latest"
+# The longest deadline that a client can set: whatever was admitted is finished before its version goes.
+_RETIREMENT_S: Final = 3600.0
+
+# Has every process of the service look at a model again; for each, why its newest version does not serve.
+Spread: TypeAlias = Callable[[str], Awaitable[list[str]]]
+
+
+class Repository:
+    """The models of one process. `start` on the event loop before anything else.
+
+    Attributes:
+        options: What it was told.
+        spread: How `load`, `unload` and `rollback` reach every process; by itself, only this one.
+    """
+
+    def __init__(self, options: RepositoryOptions, metrics: Metrics) -> None:
+        self.options = options
+        self.spread: Spread = self._look_alone
+        self._metrics = metrics
+        self._catalogue = Catalogue(options)
+        self._models: dict[str, Model] = {}
+        self._looking = asyncio.Lock()
+        self._default = options.default_model or _DEFAULT_NAME
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._retired: set[ServedModel] = set()
+
+    def __repr__(self) -> str:
+        served = ", ".join(f"{model.name}/{model.version}" for model in self.served)
+        return f"<Repository {self.options.root}: {served or 'nothing served'}>"
+
+    # What requests ask.
+
+    def resolve(self, model: str | None = None, version: str | None = None, key: bytes = b"") -> ServedModel:
+        """The loaded version that answers a request. Admit to its batcher before anything is awaited.
+
+        Args:
+            model: Its name; None: the default.
+            version: Of it, or an alias; None: the live version, or for a share of the keys the canary.
+            key: What keeps a client on the canary's side or off it.
+
+        Raises:
+            ModelNotFound: No such model or version is loaded, or none was named and there is no default.
+            NotReady: Nothing is served yet.
+        """
+        found = self._models.get(self._default if model is None else model)
+        if found is None or found.routes is None:
+            raise self._why_not_found(model)
+        return found.routes.resolve(version, key)
+
+    @property
+    def served(self) -> tuple[ServedModel, ...]:
+        """The live version of every model, by name."""
+        return tuple(model.routes.live for model in self._by_name() if model.routes is not None)
+
+    def loaded(self, name: str) -> tuple[ServedModel, ...]:
+        """Every loaded version of a model, highest first.
+
+        Raises:
+            ModelNotFound: No such model is served.
+        """
+        model = self._models.get(name)
+        if model is None or model.routes is None:
+            raise self._why_not_found(name)
+        return tuple(model.loaded[version] for version in sorted(model.loaded, key=int, reverse=True))
+
+    def index(self, *, ready_only: bool = False) -> tuple[VersionStatus, ...]:
+        """Every version of every model and what became of it; by name, highest version first."""
+        lines = (line for model in self._by_name() for line in model.status())
+        return tuple(line for line in lines if not ready_only or line.state == "READY")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every served model takes requests, and there is one."""
+        served = self.served
+        return bool(served) and all(model.batcher.is_ready for model in served)
+
+    @property
+    def is_alive(self) -> bool:
+        """False once an engine died or hung: the process must be restarted."""
+        return all(
+            served.batcher.is_alive for model in self._models.values() for served in model.loaded.values()
+        )
+
+    # What operators ask.
+
+    async def load(self, name: str) -> None:
+        """Serve the newest good version of a model, also one that was unloaded or refused before.
+
+        Raises:
+            ModelNotFound: No such model in the repository.
+            InvalidParameter: Its newest version does not serve, and why; what served before still does.
+            Forbidden: It was unloaded, and the repository cannot be written.
+        """
+        plan = await self._plan(name)
+        if not plan.is_served:
+            await self._write(name, plan.model_copy(update={"is_served": True}))
+        await self._apply(name)
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model until it is loaded again; what was admitted is finished.
+
+        Raises:
+            ModelNotFound: No such model in the repository.
+            Forbidden: The repository cannot be written.
+        """
+        plan = await self._plan(name)
+        await self._write(name, plan.model_copy(update={"is_served": False}))
+        await self._apply(name)
+
+    async def rollback(self, name: str, to: str | None = None) -> str:
+        """Serve an earlier version of a model, and nothing newer until this is taken back.
+
+        Args:
+            name: Of the model.
+            to: The version; None: the next lower one that is good; ``latest``: take it back.
+
+        Returns:
+            The version that serves now.
+
+        Raises:
+            ModelNotFound: No such model or version.
+            InvalidParameter: This version does not serve, and why; what served before still does.
+            Forbidden: The repository cannot be written.
+        """
+        before = await self._plan(name)
+        model = self._models[name]
+        target = model.next_lower() if to is None else to
+        if target is None:
+            raise InvalidParameter(f"model '{name}' has no good version below the one that serves")
+        if target != LATEST and target not in (line.version for line in model.status()):
+            raise ModelNotFound(f"model '{name}' has no version '{target}'")
+        version = None if target == LATEST else target
+        await self._write(name, before.model_copy(update={"is_served": True, "version": version}))
+        try:
+            await self._apply(name)
+        except InvalidParameter:
+            await self._write(name, before)
+            await self.spread(name)
+            raise
+        return self.resolve(name, STABLE_ALIAS).version
+
+    async def look(self, name: str | None = None, *, is_asked: bool = False) -> None:
+        """Look at the disk, and bring what is served in line with it.
+
+        Args:
+            name: Only at this model.
+            is_asked: Somebody waits: try again what was refused, and do not wait for files to settle.
+        """
+        async with self._looking:
+            for each in await self._wanted(name):
+                shelf = await asyncio.to_thread(self._catalogue.shelf, each)
+                await self._follow(shelf, is_asked=is_asked)
+
+    def why_not_newest(self, name: str) -> str:
+        """Why the newest version that may be live is not; empty where it is."""
+        model = self._models[name]
+        newest = next(model.candidates(), None)
+        refusal = model.refused.get(newest or "")
+        if model.plan_fault is not None:
+            return model.plan_fault
+        if refusal is None or not model.plan.is_served:
+            return ""
+        return f"version {newest} does not serve: {refusal.fault}"
+
+    # Life.
+
+    async def start(self) -> None:
+        """Load the highest good version of every model wanted, and what else its plan names, and serve them.
+
+        Raises:
+            InvalidConfiguration: No such folder or model, none at all, or a plan that is none.
+            ModelRejected: No version of a wanted model may serve; this is the highest one's reason.
+            ProviderUnavailable: The execution provider that was demanded is not there.
+        """
+        async with self._looking:
+            try:
+                wanted = await self._wanted_at_start()
+                for name in wanted:
+                    await self._start_one(name)
+            except BaseException:
+                await self.close(0)
+                raise
+            # The only model stays the default when others come later.
+            if self.options.default_model is None and len(wanted) == 1:
+                self._default = wanted[0]
+
+    async def close(self, grace_s: float) -> None:
+        """Drain every batcher within the grace."""
+        held = {served for model in self._models.values() for served in model.loaded.values()}
+        await asyncio.gather(*(served.batcher.close(grace_s) for served in held | self._retired))
+        for task in self._retiring:
+            task.cancel()
+
+    async def _wanted_at_start(self) -> list[str]:
+        wanted = await asyncio.to_thread(self._catalogue.names)
+        if not wanted:
+            raise InvalidConfiguration(f"no models in '{self.options.root}'; `make model` makes one")
+        default = self.options.default_model
+        if default is not None and default not in wanted:
+            raise InvalidConfiguration(f"default_model '{default}' is not among the models to serve")
+        return wanted
+
+    async def _start_one(self, name: str) -> None:
+        shelf = await asyncio.to_thread(self._catalogue.shelf, name)
+        if shelf.plan_fault is not None:
+            raise InvalidConfiguration(shelf.plan_fault)
+        await self._follow(shelf, is_asked=True, is_start=True)
+        model = self._models[name]
+        if model.routes is None and model.plan.is_served:
+            refused = (
+                model.refused[version].fault for version in model.candidates() if version in model.refused
+            )
+            raise next(refused, InvalidConfiguration(f"{name}: no version that its plan allows"))
+
+    # Following the disk.
+
+    async def _follow(self, shelf: Shelf, *, is_asked: bool, is_start: bool = False) -> None:
+        """Bring one model in line with what lies on disk."""
+        model = self._models.setdefault(shelf.name, Model(shelf.name))
+        model.see(shelf)
+        if is_asked:
+            model.refused.clear()
+        if not model.plan.is_served:
+            self._route(model, None)
+            return
+        live = model.live
+        for version in model.candidates():
+            await self._ensure(model, version, is_asked=is_asked, is_start=is_start)
+            if version in model.loaded:
+                live = model.loaded[version]
+                break
+        if live is not None:
+            self._route(model, live)
+            for version in model.named():
+                await self._ensure(model, version, is_asked=is_asked, is_start=is_start)
+                self._route(model, live)
+
+    async def _ensure(self, model: Model, version: str, *, is_asked: bool, is_start: bool) -> None:
+        """Load a version, unless what lies there is loaded or was refused already, or still changes."""
+        if model.is_current(version) or not (is_asked or await self._has_settled(model, version)):
+            return
+        model.loading = version
+        started = time.perf_counter()
+        try:
+            built = await asyncio.to_thread(self._build, model.name, version)
+        except ModelRejected as fault:
+            self._refuse(model, version, fault, time.perf_counter() - started)
+        except ProviderUnavailable as fault:
+            if is_start:
+                raise
+            self._refuse(model, version, LoadFailed(str(fault)), time.perf_counter() - started)
+        else:
+            self._metrics.load_finished(model.name, ReloadResult.SUCCESS, built.build_s)
+            model.add(self._serve(built, model))
+        finally:
+            model.loading = None
+
+    async def _has_settled(self, model: Model, version: str) -> bool:
+        return model.has_settled(version) or await asyncio.to_thread(
+            self._catalogue.is_whole, model.name, version
+        )
+
+    def _build(self, name: str, version: str) -> BuiltModel:
+        return build(name, version, self._catalogue.model_file(name, version), self.options.engine)
+
+    def _serve(self, built: BuiltModel, model: Model) -> ServedModel:
+        served = serve(built, model.fingerprint(built.version), self.options, self._metrics)
+        logger.info(
+            "model %s version %s is loaded on %s (%s, %.2f s)",
+            *(built.name, built.version, built.engine.active),
+            *(served.metadata.precision.value, built.build_s),
+        )
+        return served
+
+    def _refuse(self, model: Model, version: str, fault: ModelRejected, seconds: float) -> None:
+        logger.error("model %s version %s does not serve: %s", model.name, version, fault)
+        model.refuse(version, fault)
+        self._metrics.load_finished(model.name, fault.result, seconds)
+
+    def _route(self, model: Model, live: ServedModel | None) -> None:
+        before = model.live
+        for retired in model.route(live):
+            self._retire(retired)
+        if live is before:
+            return
+        if live is None:
+            logger.info("model %s is unloaded", model.name)
+            self._metrics.unwatch_queue(model.name)
+        else:
+            logger.info("model %s: version %s serves", model.name, live.version)
+            self._metrics.watch_queue(model.name, live.batcher)
+
+    def _retire(self, served: ServedModel) -> None:
+        """Let a version finish what it has, and give it back."""
+        self._retired.add(served)
+        task = asyncio.create_task(self._finish(served))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _finish(self, served: ServedModel) -> None:
+        await served.batcher.close(_RETIREMENT_S)
+        self._retired.discard(served)
+        if served.version not in self._models[served.name].loaded:
+            self._metrics.model_unloaded(served.name, served.version)
+        logger.info("model %s version %s is released", served.name, served.version)
+
+    # Names.
+
+    def _by_name(self) -> Iterable[Model]:
+        return (self._models[name] for name in sorted(self._models))
+
+    def _why_not_found(self, model: str | None) -> ModelNotFound | NotReady:
+        there = ", ".join(served.name for served in self.served)
+        if not there:
+            return NotReady("no model is loaded")
+        if model is None:
+            return ModelNotFound(f"name one of the models with `model=`: {there}")
+        return ModelNotFound(f"no model '{model}'; there is: {there}")
+
+    async def _wanted(self, name: str | None) -> list[str]:
+        names = await asyncio.to_thread(self._catalogue.names)
+        return names if name is None else [each for each in names if each == name]
+
+    async def _plan(self, name: str) -> Plan:
+        """What is wanted of a model at present, so that it can be changed."""
+        if name not in await self._wanted(None):
+            raise ModelNotFound(f"no model '{name}' among those to serve")
+        if name not in self._models:
+            await self.look(name, is_asked=True)
+        try:
+            return await asyncio.to_thread(self._catalogue.plan, name)
+        except InvalidPlan as fault:
+            raise InvalidParameter(str(fault)) from fault
+
+    async def _write(self, name: str, plan: Plan) -> None:
+        try:
+            await asyncio.to_thread(write_plan, self.options.root / name, plan)
+        except OSError as error:
+            raise Forbidden(f"the repository cannot be written: {error.strerror}") from error
+
+    async def _apply(self, name: str) -> None:
+        """Have every process look, and report what they refused."""
+        faults = [fault for fault in await self.spread(name) if fault]
+        if faults:
+            raise InvalidParameter(f"model '{name}': {faults[0]}")
+
+    async def _look_alone(self, name: str) -> list[str]:
+        await self.look(name, is_asked=True)
+        return [self.why_not_newest(name)]
