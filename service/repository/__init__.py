@@ -4,8 +4,8 @@
 
     models/<name>/<version>/model[.precision].onnx      serving.json: what the operator wants
         │  see       names, versions and plans, nothing that leads outside, nothing that is half there
-        │  build     checksum ─▶ session ─▶ every bucket ─▶ self-test            ModelRejected: logged, counted,
-        │                                                                        shown; what served goes on
+        │  build     checksum ─▶ session ─▶ every bucket ─▶ self-test      ModelRejected: logged, counted,
+        │                                                                  shown; what served goes on
         ▼  serve     a batcher of its own
     resolve(model, version, key) ─▶ ServedModel      swapped in one step; the old one finishes and is released
 

@@ -137,7 +137,8 @@ class Model:
 
     def refuse(self, version: str, fault: ModelRejected) -> None:
         """A version must not serve."""
-        self.refused[version] = Refusal(self._seen[version], fault)
+        # Made anew: the traceback of the first would keep the engine that failed in memory.
+        self.refused[version] = Refusal(self._seen[version], type(fault)(str(fault)))
         self._unsettled.pop(version, None)
 
     def route(self, live: ServedModel | None) -> list[ServedModel]:

@@ -21,6 +21,7 @@ from service.errors import (
     ReloadResult,
 )
 from service.metrics import Metrics
+from service.repository.aside import aside
 from service.repository.catalogue import Catalogue, Shelf
 from service.repository.loading import BuiltModel, build
 from service.repository.model import Model, VersionStatus
@@ -59,6 +60,7 @@ class Repository:
         self._default = options.default_model or _DEFAULT_NAME
         self._retiring: set[asyncio.Task[None]] = set()
         self._retired: set[ServedModel] = set()
+        self._watching: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         served = ", ".join(f"{model.name}/{model.version}" for model in self.served)
@@ -187,6 +189,24 @@ class Repository:
                 shelf = await asyncio.to_thread(self._catalogue.shelf, each)
                 await self._follow(shelf, is_asked=is_asked)
 
+    async def watch(self) -> None:
+        """Look every ``reload_interval_s``, for good. A look that fails changes nothing.
+
+        What it fails with is logged when it changes, not every time.
+        """
+        fault = ""
+        while True:
+            await asyncio.sleep(self.options.reload_interval_s)
+            try:
+                await self.look()
+                fault = ""
+            except (OSError, InvalidConfiguration) as error:
+                if str(error) != fault:
+                    logger.error("the repository cannot be looked at; what serves goes on: %s", error)
+                fault = str(error)
+            except Exception:
+                logger.exception("looking at the repository failed; what serves goes on")
+
     def why_not_newest(self, name: str) -> str:
         """Why the newest version that may be live is not; empty where it is."""
         model = self._models[name]
@@ -216,12 +236,16 @@ class Repository:
             except BaseException:
                 await self.close(0)
                 raise
+            if self.options.reload_interval_s:
+                self._watching = asyncio.create_task(self.watch())
             # The only model stays the default when others come later.
             if self.options.default_model is None and len(wanted) == 1:
                 self._default = wanted[0]
 
     async def close(self, grace_s: float) -> None:
-        """Drain every batcher within the grace."""
+        """Look no more, and drain every batcher within the grace."""
+        if self._watching is not None:
+            self._watching.cancel()
         held = {served for model in self._models.values() for served in model.loaded.values()}
         await asyncio.gather(*(served.batcher.close(grace_s) for served in held | self._retired))
         for task in self._retiring:
@@ -253,6 +277,8 @@ class Repository:
     async def _follow(self, shelf: Shelf, *, is_asked: bool, is_start: bool = False) -> None:
         """Bring one model in line with what lies on disk."""
         model = self._models.setdefault(shelf.name, Model(shelf.name))
+        if shelf.plan_fault not in (None, model.plan_fault):
+            logger.error("the plan stays as it was: %s", shelf.plan_fault)
         model.see(shelf)
         if is_asked:
             model.refused.clear()
@@ -278,7 +304,7 @@ class Repository:
         model.loading = version
         started = time.perf_counter()
         try:
-            built = await asyncio.to_thread(self._build, model.name, version)
+            built = await aside(lambda: self._build(model.name, version), f"load {model.name}/{version}")
         except ModelRejected as fault:
             self._refuse(model, version, fault, time.perf_counter() - started)
         except ProviderUnavailable as fault:
