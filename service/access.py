@@ -7,7 +7,7 @@
         ├─ without the route's scope ─▶ Forbidden (403)
         └─ known ─▶ token bucket of that key ─▶ empty: RateLimited (429, Retry-After)
 
-    no key file: everybody is admitted, and buckets are by address
+    no key file: everybody is admitted but to administration, and buckets are by address
 
 The file holds hashes only::
 
@@ -48,6 +48,7 @@ class Scope(StrEnum):
 
     PREDICT = "predict"
     METRICS = "metrics"
+    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,8 @@ class Access:
         Raises:
             Unauthenticated, Forbidden, RateLimited: Not this one, or not now.
         """
+        if self._keys is None and scope is Scope.ADMIN:
+            raise no_administration()
         client = address
         if self._keys is not None:
             client = f"key {self._authenticate(self._keys, scope, headers).name}"
@@ -228,6 +231,11 @@ class Access:
         if scope not in key.scopes:
             raise Forbidden(f"this API key is not good for '{scope}'")
         return key
+
+
+def no_administration() -> Forbidden:
+    """Why nobody may change anything where there are no keys."""
+    return Forbidden("this needs an API key with the scope 'admin', and the service has no api_keys_file")
 
 
 def _secret(headers: Mapping[bytes, bytes]) -> bytes | None:

@@ -62,6 +62,7 @@ Fault = Literal[
     "no_tolerance",
     "unknown_operator",
     "outside_weights",
+    "too_large",
 ]
 OPSET: Final = 20
 # Of the ONNX format; ONNX Runtime 1.31 reads up to 13.
@@ -256,6 +257,8 @@ def _graph(model: TinyModel, task: Task, fault: Fault | None) -> onnx.ModelProto
     ]
     if fault == "unknown_operator":
         nodes[-1].op_type = "Divination"
+    if fault == "too_large":
+        nodes[4:5] = _hungry(nodes[4])
     constants: dict[str, NDArray[np.float32]] = {
         "scale": np.array(1 / 255, np.float32),
         "weights": model.weights,
@@ -273,6 +276,19 @@ def _graph(model: TinyModel, task: Task, fault: Fault | None) -> onnx.ModelProto
         tensors,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _hungry(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The node, and before it one that needs more memory than any machine has: 2⁵⁰ bytes."""
+    size = numpy_helper.from_array(np.array([1 << 48], np.int64))
+    first, second = node.input
+    return [
+        helper.make_node("Constant", [], ["size"], value=size),
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Add", [first, "zero"], ["same"]),
+        helper.make_node("Add", ["same", second], list(node.output)),
+    ]
 
 
 def _move_out(tensor: TensorProto) -> None:

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service import __version__, access
+from service.api.administration import administration_router
 from service.api.exchange import ClientLeft, Exchange
 from service.api.exposition import metrics_router
 from service.api.health import health_router
@@ -23,14 +23,12 @@ from service.api.protocol.routes import protocol_router
 from service.app.framework import Framework, unexpected_failure
 from service.app.journal import Journal
 from service.app.lean import METHOD, LeanRoutes
+from service.app.scopes import scope_of
 from service.app.wiring import cpu_share, lean_routes, make_access, repository_options, request_limits
 from service.errors import NotReady, RequestError, ShuttingDown
 from service.metrics import Metrics, Snapshot, registry_of, render, snapshot, triton_names
 from service.repository import Repository, RepositoryOptions
 from service.settings import Settings
-
-# What needs a key where there are keys, beside the hot routes; probes, page and documents are for everybody.
-_SCOPES: Final = MappingProxyType({"/metrics": access.Scope.METRICS})
 
 Gather: TypeAlias = Callable[[], Awaitable[Snapshot]]
 MakeRepository: TypeAlias = Callable[[RepositoryOptions, Metrics], Repository]
@@ -83,6 +81,7 @@ class Application:
             health_router(self),
             metrics_router(self.scrape),
             pages_router(self.repository),
+            administration_router(self.repository),
             protocol_router(self, self.repository.resolve),
         )
         lean = lean_routes(inference, self.metrics)
@@ -197,13 +196,20 @@ class Application:
 
     async def _dispatch(self, exchange: Exchange) -> None:
         route = self._lean.find(exchange)
-        scope = access.Scope.PREDICT if route is not None else _SCOPES.get(exchange.scope["path"])
-        if self._access is not None and scope is not None:
-            self._access.admit(scope, exchange.headers, _address(exchange.scope))
+        path = exchange.scope["path"]
+        scope = access.Scope.PREDICT if route is not None else scope_of(exchange.method, path)
+        if scope is not None:
+            self._admit(scope, exchange)
         if route is not None and exchange.method == METHOD:
             await route.endpoint(exchange)
         else:
             await self._framework(exchange)
+
+    def _admit(self, scope: access.Scope, exchange: Exchange) -> None:
+        if self._access is not None:
+            self._access.admit(scope, exchange.headers, _address(exchange.scope))
+        elif scope is access.Scope.ADMIN:
+            raise access.no_administration()
 
     async def _refuse(self, exchange: Exchange, error: RequestError) -> None:
         self.journal.refused(exchange, error)

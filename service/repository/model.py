@@ -112,6 +112,24 @@ class Model:
         lower = (version for version in self._seen if int(version) < int(self.live.version))
         return next((version for version in lower if version not in self.refused), None)
 
+    def why_not_newest(self) -> str | None:
+        """Why the newest version that may be live is not; None where it is."""
+        if self.plan_fault is not None or not self.plan.is_served:
+            return self.plan_fault
+        newest = next(self.candidates(), None)
+        return "there is no version that its plan allows" if newest is None else self._why_not(newest)
+
+    def missing(self) -> list[str]:
+        """Why what the plan names does not serve, where it does not."""
+        faults = (self._why_not(version) for version in sorted(self.plan.named, key=int))
+        return [fault for fault in faults if fault is not None]
+
+    def _why_not(self, version: str) -> str | None:
+        if version not in self._seen and version not in self.loaded:
+            return f"there is no version {version}"
+        refusal = self.refused.get(version)
+        return None if refusal is None else f"version {version} does not serve: {refusal.fault}"
+
     def fingerprint(self, version: str) -> Fingerprint:
         """Of the files that lie there now."""
         return self._seen[version]

@@ -52,7 +52,7 @@ class Repository:
 
     def __init__(self, options: RepositoryOptions, metrics: Metrics) -> None:
         self.options = options
-        self.spread: Spread = self._look_alone
+        self.spread: Spread = self.look_alone
         self._metrics = metrics
         self._catalogue = Catalogue(options)
         self._models: dict[str, Model] = {}
@@ -168,14 +168,31 @@ class Repository:
         if target != LATEST and target not in (line.version for line in model.status()):
             raise ModelNotFound(f"model '{name}' has no version '{target}'")
         version = None if target == LATEST else target
-        await self._write(name, before.model_copy(update={"is_served": True, "version": version}))
-        try:
-            await self._apply(name)
-        except InvalidParameter:
-            await self._write(name, before)
-            await self.spread(name)
-            raise
+        plan = before.model_copy(update={"is_served": True, "version": version})
+        await self._replace(name, before, plan)
         return self.resolve(name, STABLE_ALIAS).version
+
+    async def arrange(self, name: str, plan: Plan) -> None:
+        """Replace what is wanted of a model.
+
+        Raises:
+            ModelNotFound: No such model in the repository.
+            InvalidParameter: A version that the plan names does not serve, and why; the old plan stays.
+            Forbidden: The repository cannot be written.
+        """
+        before = await self._plan(name)
+        await self._replace(name, before, plan, is_strict=True)
+
+    def describe(self, name: str) -> tuple[Plan, list[VersionStatus]]:
+        """What is wanted of a model, and what became of each version, the highest first.
+
+        Raises:
+            ModelNotFound: No such model.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFound(f"no model '{name}'; there is: {', '.join(sorted(self._models))}")
+        return model.plan, model.status()
 
     async def look(self, name: str | None = None, *, is_asked: bool = False) -> None:
         """Look at the disk, and bring what is served in line with it.
@@ -207,16 +224,15 @@ class Repository:
             except Exception:
                 logger.exception("looking at the repository failed; what serves goes on")
 
-    def why_not_newest(self, name: str) -> str:
-        """Why the newest version that may be live is not; empty where it is."""
-        model = self._models[name]
-        newest = next(model.candidates(), None)
-        refusal = model.refused.get(newest or "")
-        if model.plan_fault is not None:
-            return model.plan_fault
-        if refusal is None or not model.plan.is_served:
-            return ""
-        return f"version {newest} does not serve: {refusal.fault}"
+    async def look_alone(self, name: str) -> list[str]:
+        """Look at a model because somebody asked, in this process; why its newest version is not live."""
+        try:
+            await self.look(name, is_asked=True)
+        except (OSError, InvalidConfiguration) as error:
+            return [str(error)]
+        model = self._models.get(name)
+        fault = None if model is None else model.why_not_newest()
+        return [] if fault is None else [fault]
 
     # Life.
 
@@ -400,12 +416,21 @@ class Repository:
         except OSError as error:
             raise Forbidden(f"the repository cannot be written: {error.strerror}") from error
 
+    async def _replace(self, name: str, before: Plan, plan: Plan, *, is_strict: bool = False) -> None:
+        """Write a plan and have every process follow it; if it cannot be, the one before it again."""
+        await self._write(name, plan)
+        try:
+            await self._apply(name)
+            missing = self._models[name].missing() if is_strict else []
+            if missing:
+                raise InvalidParameter(f"model '{name}': {missing[0]}")
+        except InvalidParameter:
+            await self._write(name, before)
+            await self.spread(name)
+            raise
+
     async def _apply(self, name: str) -> None:
         """Have every process look, and report what they refused."""
-        faults = [fault for fault in await self.spread(name) if fault]
+        faults = await self.spread(name)
         if faults:
             raise InvalidParameter(f"model '{name}': {faults[0]}")
-
-    async def _look_alone(self, name: str) -> list[str]:
-        await self.look(name, is_asked=True)
-        return [self.why_not_newest(name)]

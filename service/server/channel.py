@@ -2,9 +2,9 @@
 
 ::
 
-    parent ── complete, drain, stop, dump, sum ──▶ worker    Link: one JSON object a line
-           ◀── state, failed, snapshot, ask ──
-    parent ── "+" and a connection ────▶ worker              handover: one packet each
+    parent ── complete, drain, stop, dump, sum, look, looked ──▶ worker    Link: one JSON object a line
+           ◀── state, failed, snapshot, ask, spread, seen ──
+    parent ── "+" and a connection ────────────▶ worker                    handover: one packet each
            ◀── "-", a connection ended ──
 """
 

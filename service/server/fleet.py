@@ -18,6 +18,7 @@ Every promise of the batcher holds for each worker. The parent runs no model and
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import multiprocessing
 import signal
@@ -51,6 +52,7 @@ _LAST_CALL_S: Final = 0.05
 # Beyond the grace, for a worker to end by itself.
 _KILL_AFTER_S: Final = 5.0
 
+_tickets = itertools.count(1)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # A fresh interpreter: no thread, lock or event loop of the parent comes along.
 _context = multiprocessing.get_context("spawn")
@@ -80,6 +82,7 @@ class Member:
         self._handover.setblocking(False)
         self._link: Link | None = None
         self._waiting: list[asyncio.Future[None]] = []
+        self._looks: dict[int, asyncio.Future[list[str]]] = {}
         with handover, link, _blocked_signals():
             self.process: BaseProcess = _context.Process(
                 target=run_worker, args=(settings, handover, link), daemon=True
@@ -112,9 +115,10 @@ class Member:
             self._hear(message["say"], message, fleet)
         loop.remove_reader(self._handover.fileno())
         self._handover.close()
-        await self._link.close()
+        link, self._link = self._link, None
+        await link.close()
         self.is_ready = False
-        self._release()
+        self._give_up()
         await asyncio.to_thread(self.process.join)
 
     async def count(self) -> Snapshot:
@@ -127,6 +131,16 @@ class Member:
         with suppress(TimeoutError):
             await asyncio.wait_for(future, _SNAPSHOT_TIMEOUT_S)
         return self.counted
+
+    async def look(self, model: str) -> list[str]:
+        """Have it look at a model; what it could not serve. Nothing once it has ended: others start anew."""
+        if self._link is None:
+            return []
+        future: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        ticket = next(_tickets)
+        self._looks[ticket] = future
+        self.send("look", model=model, ticket=ticket)
+        return await future
 
     def _hear(self, say: str, message: dict[str, object], fleet: Fleet) -> None:
         self.has_started = True
@@ -142,12 +156,23 @@ class Member:
                 self._release()
             case "ask", _:
                 fleet.sum_for(self)
+            case "spread", {"model": str(model), "ticket": int(ticket)}:
+                fleet.spread_for(self, model, ticket)
+            case "seen", {"ticket": int(ticket), "faults": list(faults)}:
+                self._looks.pop(ticket).set_result(faults)
 
     def _release(self) -> None:
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+    def _give_up(self) -> None:
+        """Nothing more will be heard of it."""
+        self._release()
+        looks, self._looks = self._looks, {}
+        for look in looks.values():
+            look.set_result([])
 
     def _count_ends(self) -> None:
         self.connections -= count_ends(self._handover)
@@ -227,6 +252,14 @@ class Fleet:
         counted = await asyncio.gather(*(each.count() for each in self._members))
         silent = missing_workers(self._settings.workers - sum(map(bool, counted)))
         member.send("sum", of=total([self._buried, *counted, silent]))
+
+    def spread_for(self, member: Member, model: str, ticket: int) -> None:
+        """Have every worker look at a model, and tell one of them what came of it."""
+        self._keep(self._spread_for(member, model, ticket))
+
+    async def _spread_for(self, member: Member, model: str, ticket: int) -> None:
+        found = await asyncio.gather(*(each.look(model) for each in self._members))
+        member.send("looked", ticket=ticket, faults=[fault for faults in found for fault in faults])
 
     # Workers.
 

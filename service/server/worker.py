@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Final
 
 import uvloop
@@ -24,6 +25,8 @@ from service.settings import Settings
 
 # The parent gives the others half of this to say what they count.
 _GATHER_TIMEOUT_S: Final = 2.0
+
+_tickets = itertools.count(1)
 
 
 def run_worker(settings: Settings, handover: socket.socket, link: socket.socket) -> None:
@@ -64,6 +67,9 @@ class Worker(Server):
         self._ends_unsaid = 0
         self._is_ready = False
         self._asked: list[asyncio.Future[Snapshot]] = []
+        self._spreading: dict[int, asyncio.Future[list[str]]] = {}
+        self._looking: set[asyncio.Task[None]] = set()
+        self.application.repository.spread = self._spread
         self._arriving: set[asyncio.Task[object]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -122,7 +128,28 @@ class Worker(Server):
                     self._link.send("snapshot", of=snapshot(self.application.metrics))
                 case "sum":
                     self._hear_sum(message["of"])
+                case "look":
+                    self._keep(self._look(message["model"], message["ticket"]))
+                case "looked":
+                    self._spreading.pop(message["ticket"]).set_result(message["faults"])
         self.should_exit = True  # the parent is gone
+
+    async def _spread(self, model: str) -> list[str]:
+        """Have all workers look at a model, this one too; what each of them could not serve."""
+        future: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        ticket = next(_tickets)
+        self._spreading[ticket] = future
+        self._link.send("spread", model=model, ticket=ticket)
+        return await asyncio.shield(future)
+
+    async def _look(self, model: str, ticket: int) -> None:
+        faults = await self.application.repository.look_alone(model)
+        self._link.send("seen", ticket=ticket, faults=faults)
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
 
     def _hear_sum(self, whole: Snapshot) -> None:
         asked, self._asked = self._asked, []

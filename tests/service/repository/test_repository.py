@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from service.artifact import Precision, Task
-from service.engine import EngineOptions, Provider
 from service.errors import (
     ContractMismatch,
     FoldserveError,
@@ -25,10 +24,10 @@ from service.errors import (
     SelfTestFailed,
 )
 from service.metrics import Metrics
-from service.repository import Repository, RepositoryOptions
+from service.repository import Repository
 from tests.model_files import Fault, TinyModel, write_model
+from tests.service.repository.running import exposition, options, started
 
-ENGINE = EngineOptions(provider=Provider.CPU, threads=1, max_batch_size=4)
 REJECTIONS: dict[Fault, type[ModelRejected]] = {
     "truncated": InvalidFile,
     "not_onnx": InvalidFile,
@@ -53,21 +52,6 @@ REJECTIONS: dict[Fault, type[ModelRejected]] = {
     "unknown_operator": LoadFailed,
     "outside_weights": LoadFailed,
 }
-
-
-def options(root: Path, **changes: object) -> RepositoryOptions:
-    return RepositoryOptions(root=root, engine=ENGINE, **changes)  # type: ignore[arg-type]
-
-
-async def started(root: Path, **changes: object) -> Repository:
-    repository = Repository(options(root, **changes), Metrics(version="test"))
-    async with asyncio.timeout(30):
-        await repository.start()
-    return repository
-
-
-def exposition(repository: Repository) -> str:
-    return repository._metrics.render()[0].decode()
 
 
 async def test_serves_what_the_file_computes(tmp_path: Path) -> None:
