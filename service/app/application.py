@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send

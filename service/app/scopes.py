@@ -1,4 +1,4 @@
-"""What needs a key where there are keys, beside the hot routes. Probes, page and documents are for everybody."""
+"""What needs a key beside the hot routes. Probes, page and documents are for everybody."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ Floors inside: `options`, `plan` (serving.json) ← `catalogue` (what lies on di
 `routing` ← `model` (the state of one model, without I/O) ← `repository`.
 """
 
+from service.repository.catalogue import model_names, versions
 from service.repository.loading import BuiltModel, build, warm_up
 from service.repository.model import VersionState, VersionStatus
 from service.repository.options import RepositoryOptions
@@ -39,5 +40,7 @@ __all__ = [
     "VersionState",
     "VersionStatus",
     "build",
+    "model_names",
+    "versions",
     "warm_up",
 ]

@@ -81,13 +81,13 @@ class Catalogue:
             OSError: Its folder cannot be read.
         """
         folder = self._options.root / name
-        versions = {
-            version: self._fingerprint(folder / version) for version in _versions(folder, self._options.root)
+        marks = {
+            version: self._fingerprint(folder / version) for version in versions(folder, self._options.root)
         }
         try:
-            return Shelf(name, versions, self.plan(name))
+            return Shelf(name, marks, self.plan(name))
         except InvalidPlan as fault:
-            return Shelf(name, versions, plan_fault=str(fault))
+            return Shelf(name, marks, plan_fault=str(fault))
 
     def plan(self, name: str) -> Plan:
         """What the operator wants of a model.
@@ -151,10 +151,10 @@ class Catalogue:
 def model_names(root: Path) -> list[str]:
     """The models in a repository, by name: folders that hold a version."""
     names = filter(_NAME.fullmatch, _folders(root, root))
-    return sorted(name for name in names if _versions(root / name, root))
+    return sorted(name for name in names if versions(root / name, root))
 
 
-def _versions(folder: Path, root: Path) -> list[str]:
+def versions(folder: Path, root: Path) -> list[str]:
     """A model's versions, highest first."""
     return sorted(filter(_VERSION.fullmatch, _folders(folder, root)), key=int, reverse=True)
 

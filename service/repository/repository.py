@@ -37,6 +37,8 @@ _DEFAULT_NAME: Final = "digits"
 LATEST: Final = "latest"
 # The longest deadline that a client can set: whatever was admitted is finished before its version goes.
 _RETIREMENT_S: Final = 3600.0
+# For the threads of batchers that nobody has asked anything yet to end.
+_IDLE_END_S: Final = 1.0
 
 # Has every process of the service look at a model again; for each, why its newest version does not serve.
 Spread: TypeAlias = Callable[[str], Awaitable[list[str]]]
@@ -250,7 +252,7 @@ class Repository:
                 for name in wanted:
                     await self._start_one(name)
             except BaseException:
-                await self.close(0)
+                await self.close(_IDLE_END_S)
                 raise
             if self.options.reload_interval_s:
                 self._watching = asyncio.create_task(self.watch())

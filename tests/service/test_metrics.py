@@ -157,7 +157,7 @@ def test_requests_by_route_method_and_code() -> None:
     assert value(metrics, "foldserve_request_duration_seconds_count", route="/predict") == 2
 
 
-def test_a_new_version_replaces_the_old_ones_information() -> None:
+def test_a_version_that_is_released_is_shown_no_more() -> None:
     metrics = make()
     for version, digest in (("1", "aa"), ("2", "bb")):
         metrics.model_loaded(
@@ -169,6 +169,7 @@ def test_a_new_version_replaces_the_old_ones_information() -> None:
             active_provider="cpu",
             selftest_max_abs_error=1e-6,
         )
+    metrics.model_unloaded("digits", "1")
     text = metrics.render()[0].decode()
     assert 'sha256="bb"' in text
     assert 'sha256="aa"' not in text
