@@ -26,6 +26,7 @@ import yaml
 
 RULES_FILE = Path(__file__).with_name("prometheus") / "rules.yaml"
 LATENCY_OBJECTIVE_S = 0.1  # an edge of the duration buckets, or the share would be a guess
+DRIFT_LIMIT = 0.25  # of the population stability index: by convention a change that matters
 _HEADER = "# Written by `python -m deploy.alerting`; change that program, not this file.\n"
 
 
@@ -175,6 +176,17 @@ def _health_alerts() -> Iterator[dict[str, Any]]:
         "The event loop of {{ $labels.instance }} is late by {{ $value | humanizeDuration }}.",
         "The process gets too little CPU: look for throttling by the cgroup, or neighbours on the node.",
         "5m",
+    )
+    yield _alert(
+        "FoldserveDrift",
+        f"max by (model, version, feature) (foldserve_drift_psi) > {DRIFT_LIMIT}",
+        "ticket",
+        "What {{ $labels.model }} {{ $labels.version }} meets is no longer what it was trained on: "
+        "{{ $labels.feature }} has moved by {{ $value | humanize }}.",
+        "mean, contrast, size: a client changed its camera, its encoder or its resizing; look at some of its "
+        "images. confidence, label alone: the world changed, or the model does worse than in training. "
+        "Measure it on fresh labelled images, then train on them.",
+        "10m",
     )
 
 

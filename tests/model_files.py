@@ -31,6 +31,7 @@ from service.artifact import (
     ModelMetadata,
     Precision,
     Producer,
+    ReferenceDistributions,
     SelfTest,
     SelfTestInstance,
     Task,
@@ -116,6 +117,7 @@ def write_model(
     model: TinyModel | None = None,
     labels: tuple[str, ...] = ("cat", "dog", "bird"),
     task: Task = Task.MULTICLASS,
+    reference: ReferenceDistributions | None = None,
     fault: Fault | None = None,
 ) -> Path:
     """Put a version into a repository; its model file.
@@ -128,6 +130,7 @@ def write_model(
         model: The numbers; as many classes as labels.
         labels: Label names.
         task: Decides softmax or sigmoid.
+        reference: What training saw.
         fault: What is wrong with it; None: nothing.
     """
     model = model or TinyModel.make(classes=len(labels))
@@ -135,7 +138,8 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / precision.file_name
     proto = _graph(model, task, fault)
-    helper.set_model_props(proto, _props(_metadata(model, name, version, precision, labels, task), fault))
+    metadata = _metadata(model, name, version, precision, labels, task)
+    helper.set_model_props(proto, _props(metadata.model_copy(update={"reference": reference}), fault))
     _write(path, proto.SerializeToString(), fault)
     return path
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
@@ -26,7 +27,7 @@ from service.api.payload import Encoded
 from service.artifact import InputContract
 from service.batcher import Permit, Row
 from service.errors import InvalidParameter, RequestError, UnsupportedMediaType
-from service.images import DecodeLimits, decode, is_quick
+from service.images import DecodeLimits, decode, is_quick, probe
 from service.repository import ServedModel
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -35,10 +36,10 @@ Instance: TypeAlias = Encoded | Pixels | RequestError
 Outcome: TypeAlias = Row | RequestError
 # Model, version and routing key → the version that answers.
 Resolve: TypeAlias = Callable[[str | None, str | None, bytes], ServedModel]
-# Pixels, and the seconds they took.
-_Decoded: TypeAlias = tuple[Pixels, float]
+# Pixels, the seconds they took, and what they were made of.
+_Decoded: TypeAlias = tuple[Pixels, float, Encoded]
 T = TypeVar("T")
-F = TypeVar("F", "asyncio.Future[tuple[NDArray[np.uint8], float]]", "asyncio.Future[Row]")
+F = TypeVar("F", "asyncio.Future[tuple[NDArray[np.uint8], float, Encoded]]", "asyncio.Future[Row]")
 
 _MAX_TIMEOUT_MS: Final = 3_600_000
 
@@ -134,6 +135,7 @@ class Inference:
                     model,
                     permit,
                     work,
+                    self.limits.decode,
                 )
                 for pixels in decoded
             ]
@@ -187,7 +189,7 @@ class _Work:
 
 def _decode_timed(data: Encoded, contract: InputContract, limits: DecodeLimits, started: float) -> _Decoded:
     """The pixels, and the seconds since ``started`` (with those spent waiting for a thread)."""
-    return decode(data, contract, limits), time.monotonic() - started
+    return decode(data, contract, limits), time.monotonic() - started, data
 
 
 async def _settled(work: Awaitable[T]) -> T | RequestError:
@@ -199,7 +201,11 @@ async def _settled(work: Awaitable[T]) -> T | RequestError:
 
 
 def _submit(
-    decoded: _Decoded | Pixels | RequestError, model: ServedModel, permit: Permit, work: _Work
+    decoded: _Decoded | Pixels | RequestError,
+    model: ServedModel,
+    permit: Permit,
+    work: _Work,
+    limits: DecodeLimits,
 ) -> asyncio.Future[Row] | RequestError:
     """Put pixels in the line; give the slot of a bad image back."""
     if isinstance(decoded, RequestError):
@@ -207,8 +213,11 @@ def _submit(
         model.metrics.image_rejected(decoded.reason)
         return decoded
     if isinstance(decoded, tuple):
-        decoded, seconds = decoded
+        decoded, seconds, data = decoded
         model.metrics.observe_stage("decode", seconds)
+        drift = model.metrics.drift
+        if drift is not None and drift.is_image_due():
+            drift.observe_image(decoded, math.sqrt(probe(data, limits).pixels))
     return work.add(model.batcher.submit(permit, decoded))
 
 

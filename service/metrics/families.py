@@ -65,6 +65,12 @@ class Families:
             ("model", "version"),
             buckets=CONFIDENCE_BUCKETS,
         )
+        self.drift = GaugeFamily(
+            "foldserve_drift_psi",
+            "Population stability index of the last 2,000 sampled images against training; 0.1 is little, "
+            "0.25 much. Features: mean, contrast, size, confidence, label.",
+            ("model", "version", "feature"),
+        )
         self.model_info = GaugeFamily(
             "foldserve_model_info",
             "The model versions being served.",

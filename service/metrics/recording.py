@@ -14,7 +14,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
 
+from service.artifact import ReferenceDistributions
 from service.errors import Reason, ReloadResult
+from service.metrics.drift import Drift
 from service.metrics.families import LAG_INTERVAL_S, MAX_LABELS, OTHER_LABEL, Families, Stage
 
 
@@ -72,7 +74,12 @@ class Metrics(Families, Collector):
         self.registry.register(self)
 
     def for_model(
-        self, name: str, version: str, labels: Sequence[str] = (), threshold: float | None = None
+        self,
+        name: str,
+        version: str,
+        labels: Sequence[str] = (),
+        threshold: float | None = None,
+        reference: ReferenceDistributions | None = None,
     ) -> ModelMetrics:
         """The cached series of one model version.
 
@@ -82,10 +89,12 @@ class Metrics(Families, Collector):
             labels: Its label names, in the order of its outputs.
             threshold: For multilabel models, the probability from which on a label is predicted;
                 None: the most probable one is.
+            reference: What training saw; None: nothing is said of drift.
         """
         key = (name, version)
         if key not in self._models:
             self._models[key] = ModelMetrics(self, name, version, labels, threshold)
+        self._models[key].drift = None if reference is None else Drift(reference)
         return self._models[key]
 
     def request_finished(self, route: str, method: str, code: str, seconds: float) -> None:
@@ -113,7 +122,7 @@ class Metrics(Families, Collector):
         selftest_max_abs_error: float,
     ) -> None:
         """This version of the model is loaded, in place of whatever had its number."""
-        for family in (self.model_info, self.selftest_error):
+        for family in (self.model_info, self.selftest_error, self.drift):
             family.remove(model=name, version=version)
         self.execution_provider_info.remove(model=name)
         self.model_info.labels(name, version, precision, sha256).set(1)
@@ -122,8 +131,10 @@ class Metrics(Families, Collector):
 
     def model_unloaded(self, name: str, version: str) -> None:
         """This version of the model is gone from memory."""
-        for family in (self.model_info, self.selftest_error):
+        for family in (self.model_info, self.selftest_error, self.drift):
             family.remove(model=name, version=version)
+        if (name, version) in self._models:
+            self._models[name, version].drift = None
 
     def load_finished(self, name: str, result: ReloadResult, seconds: float) -> None:
         """An attempt at loading a version of the model ended."""
@@ -171,6 +182,9 @@ class Metrics(Families, Collector):
         for (name, version), model in self._models.items():
             for label, count in model.predictions():
                 self.predictions.labels(name, version, label).value = count
+            if model.drift is not None:
+                for feature, index in model.drift.indices():
+                    self.drift.labels(name, version, feature).set(index)
 
 
 def render(registry: CollectorRegistry, *, openmetrics: bool = False) -> tuple[bytes, str]:
@@ -182,11 +196,17 @@ def render(registry: CollectorRegistry, *, openmetrics: bool = False) -> tuple[b
 
 
 class ModelMetrics:
-    """The series of one model version, found once. It is the observer of that version's batcher."""
+    """The series of one model version, found once. It is the observer of that version's batcher.
+
+    Attributes:
+        drift: How far it is from its training; None where its file does not say what training saw, and
+            while it is not loaded.
+    """
 
     def __init__(
         self, metrics: Metrics, name: str, version: str, labels: Sequence[str], threshold: float | None
     ) -> None:
+        self.drift: Drift | None = None
         self._metrics = metrics
         self._images = metrics.images
         self._key = (name, version)
@@ -216,8 +236,11 @@ class ModelMetrics:
         self._batch_size.observe(size)
         self.stages["queue"].observe_all(batch.queue_s)
         self.stages["inference"].observe_times(batch.inference_s, size)
-        self._confidence.observe_all(batch.probabilities.max(axis=1).tolist())
+        confidences = batch.probabilities.max(axis=1)
+        self._confidence.observe_all(confidences.tolist())
         self._count_labels(batch.probabilities)
+        if self.drift is not None and self.drift.is_batch_due():
+            self.drift.observe_predictions(batch.probabilities.argmax(axis=1), confidences)
 
     def batch_failed(self, size: int) -> None:
         """The engine raised for a batch of so many instances, or stopped under it."""

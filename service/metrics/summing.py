@@ -25,6 +25,7 @@ _WORST: Final[dict[str, Callable[[float, float], float]]] = {
     "foldserve_predicted_wait_seconds": max,
     "foldserve_queue_age_seconds": max,
     "foldserve_selftest_max_abs_error": max,
+    "foldserve_drift_psi": max,
     "foldserve_ready": min,
 }
 _LASTING_TYPES: Final = frozenset({"counter", "histogram"})

@@ -28,6 +28,7 @@ _BUCKET = 'foldserve_request_duration_seconds_bucket{route="/predict",le="%s"}'
 _COUNT = 'foldserve_request_duration_seconds_count{route="/predict"}'
 _PROVIDER = 'foldserve_execution_provider_info{model="m",requested="auto",active="%s",instance="%s"}'
 _LAG = 'foldserve_event_loop_lag_seconds_bucket{instance="a",le="%s"}'
+_DRIFT = 'foldserve_drift_psi{model="m",version="1",feature="contrast"}'
 _INSTANCE = 'job="foldserve",instance="a"'
 
 # A working day of one sample a minute: 1,000 requests a minute, all good, and nothing else wrong.
@@ -45,6 +46,7 @@ HEALTHY: Mapping[str, str] = {
     _LAG % 0.01: "0+240x400",
     _LAG % 1: "0+240x400",
     _LAG % "+Inf": "0+240x400",
+    _DRIFT: "0.05x400",
 }
 
 # What is different when one thing is wrong; the fast burns set off the slow ones as well.
@@ -62,6 +64,7 @@ SCENARIOS: Mapping[str, tuple[Mapping[str, str], set[str]]] = {
     "FoldserveCpuBesideGpu": ({_PROVIDER % ("cuda", "b"): "1x400"}, set()),
     "FoldserveSaturated": ({'foldserve_queue_depth{model="m"}': "900x400"}, set()),
     "FoldserveEventLoopLag": ({_LAG % 0.01: "0x400"}, set()),
+    "FoldserveDrift": ({_DRIFT: "0.4x400"}, set()),
 }
 
 
