@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.artifact import Histogram, ReferenceDistributions
-from service.metrics import Metrics, drift
+from service.metrics import Metrics
 from service.metrics.drift import MIN_SAMPLES, SAMPLE_INTERVAL_S, WINDOW, Drift, sampled, stability_index
-from tests.model_files import TinyModel, png, write_model
-from tests.service.api.conftest import Start
 from tests.service.fakes import FakeClock
 
 LITTLE, MUCH = 0.1, 0.25
@@ -220,20 +217,3 @@ def _lines(metrics: Metrics) -> list[str]:
 def _two_labels() -> ReferenceDistributions:
     reference = World(1, 2).reference()
     return reference.model_copy(update={"labels": (0.5, 0.5)})
-
-
-async def test_a_service_that_meets_other_images_shows_it(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drift, "SAMPLE_INTERVAL_S", 0.0)
-    reference = World(1, 3).reference()
-    write_model(tmp_path, reference=reference)
-    dark = png(TinyModel.make().image(1) // 8)
-    files = [(f"image{number}", ("x.png", dark, "image/png")) for number in range(50)]
-    async with start(repository=tmp_path, default_model="tiny") as running:
-        for _ in range(MIN_SAMPLES // 50):
-            (await running.client.post("/predict", files=files)).raise_for_status()
-            await running.client.get("/metrics")
-        for feature in ("mean", "contrast", "size", "label"):
-            found = running.metric("foldserve_drift_psi", model="tiny", version="1", feature=feature)
-            assert found > MUCH, feature
