@@ -105,7 +105,7 @@ image: ## Build the container image foldserve:cpu (TARGET=gpu; ARGS="--build-arg
 constraints: $(EVERYTHING) ## Compile the pins in constraints.txt again
 	$(BIN)/pip-compile $(PIP_ARGS) --quiet --upgrade --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--extra export --extra loadtest --extra dev --extra bench --output-file $@.txt pyproject.toml
+		--extra export --extra loadtest --extra tracing --extra dev --extra bench --output-file $@.txt pyproject.toml
 	sed -i.old -E 's/^(torch==[0-9.]+)\+.*/\1/; s/^(onnxruntime)-gpu(==[0-9.]+).*/&\n\1\2/' $@.txt
 	rm $@.txt.old
 
@@ -127,8 +127,8 @@ $(RUNTIME): pyproject.toml constraints.txt
 
 $(EVERYTHING): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
-	$(call install,export$(comma)loadtest$(comma)dev$(GPU_EXTRA))
+	$(call install,export$(comma)loadtest$(comma)tracing$(comma)dev$(GPU_EXTRA))
 
 $(BENCHMARKS): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
-	$(call install,export$(comma)loadtest$(comma)dev$(comma)bench$(GPU_EXTRA))
+	$(call install,export$(comma)loadtest$(comma)tracing$(comma)dev$(comma)bench$(GPU_EXTRA))

@@ -249,6 +249,19 @@ class Settings(BaseSettings):
         description="Request header whose value keeps a client on the canary's side or off it. Without it "
         "each request is drawn by its id.",
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where traces go: the full URL of an OpenTelemetry collector, as in "
+        "`http://collector:4318/v1/traces`. Needs the extra `tracing`. Unset: no traces, no cost.",
+    )
+    traces_per_s: float = Field(
+        default=10,
+        gt=0,
+        le=1000,
+        description="Most requests traced a second, in each worker, also when callers ask for more. "
+        "Each costs about half a millisecond of CPU in the background.",
+    )
     triton_metrics: bool = Field(
         default=False,
         description="`true` adds the `nv_inference_*` names of Triton Inference Server to /metrics, for "

@@ -27,6 +27,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.problems import problem_response
 from service.errors import RequestError, SlowClient
+from service.tracing import Trace, parse_traceparent
 
 # The ASGI extension by which `service.server` offers to call back when the client leaves: cheaper than
 # a task for each request that waits for ``http.disconnect``. Its ``watch`` takes the function to call.
@@ -81,6 +82,7 @@ class Exchange:
         path_parameters: What stands in the template's places.
         status: Of the response; 0 until it begins.
         timings: Name and seconds of each stage, for Server-Timing.
+        trace: Of this request; None where it is not traced.
         must_close: Whether the connection ends with this response.
         is_body_read: Whether nothing more will come.
         held_bytes: Room that its body takes; see `service.api.body`.
@@ -101,6 +103,7 @@ class Exchange:
         "started",
         "status",
         "timings",
+        "trace",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,6 +114,7 @@ class Exchange:
         self.path_parameters: Mapping[str, str] = _NONE
         self.status = 0
         self.timings: list[tuple[str, float]] = []
+        self.trace: Trace | None = None
         self.must_close = False
         self.held_bytes = 0
         self._receive = receive
@@ -130,6 +134,14 @@ class Exchange:
     def method(self) -> str:
         """The HTTP method."""
         return cast("str", self.scope["method"])
+
+    @property
+    def trace_id(self) -> str | None:
+        """Of the trace that it belongs to, here or at its caller's."""
+        if self.trace is not None:
+            return self.trace.trace_id
+        caller = parse_traceparent(self.headers.get(b"traceparent"))
+        return None if caller is None else caller.trace_id
 
     @property
     def has_responded(self) -> bool:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from service.batcher import Permit, Row
 from service.errors import InvalidParameter, RequestError, UnsupportedMediaType
 from service.images import DecodeLimits, decode, is_quick, probe
 from service.repository import ServedModel
+from service.tracing import RunBatch, Trace
 
 Pixels: TypeAlias = NDArray[np.uint8]
 # Of one instance: an encoded image, uint8 [H, W, C], or what is wrong with it.
@@ -49,9 +50,11 @@ class Caller(Protocol):
 
     Attributes:
         timings: Name and seconds of each stage.
+        trace: Of the request; None where it is not traced.
     """
 
     timings: list[tuple[str, float]]
+    trace: Trace | None
 
     def watch(self, on_leave: OnLeave) -> None:
         """Have ``on_leave`` called once if the client leaves from here on."""
@@ -139,14 +142,19 @@ class Inference:
                 )
                 for pixels in decoded
             ]
-            caller.timings.append(("decode", time.monotonic() - started))
-            return [await _settled(row) if isinstance(row, asyncio.Future) else row for row in pending]
+            seconds = time.monotonic() - started
+            caller.timings.append(("decode", seconds))
+            outcomes = [await _settled(row) if isinstance(row, asyncio.Future) else row for row in pending]
         except asyncio.CancelledError:
             if not work.is_abandoned:
                 raise
             if permit.slots:
                 model.metrics.instances_cancelled("decode", permit.slots)
             raise ClientLeft("decode" if permit.slots else "queue") from None
+        if caller.trace is not None:
+            caller.trace.stage("decode", started, seconds)
+            _trace_batches(caller.trace, model, outcomes)
+        return outcomes
 
     def _decode(
         self, instance: Instance, model: ServedModel, work: _Work
@@ -219,6 +227,27 @@ def _submit(
         if drift is not None and drift.is_image_due():
             drift.observe_image(decoded, math.sqrt(probe(data, limits).pixels))
     return work.add(model.batcher.submit(permit, decoded))
+
+
+def _trace_batches(trace: Trace, model: ServedModel, outcomes: Sequence[Outcome]) -> None:
+    """Note the batches that the instances of a request ran in."""
+    name = f"{model.name}/{model.version}"
+    for row in outcomes:
+        if isinstance(row, Row):
+            trace.ran(RunBatch(name, row.started, row.inference_s, row.batch_size), row.queue_s)
+
+
+def observe_stage(
+    exchange: Exchange,
+    model: ServedModel,
+    stage: Literal["receive", "serialize"],
+    started: float,
+    seconds: float,
+) -> None:
+    """The request as a whole was in this stage from then on, for so long."""
+    model.metrics.observe_stage(stage, seconds)
+    if exchange.trace is not None:
+        exchange.trace.stage(stage, started, seconds)
 
 
 def client_timeout_s(exchange: Exchange) -> float | None:

@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from service.api.exchange import Exchange
-from service.api.inference import Inference, Outcome, client_timeout_s, refuse_content_coding
+from service.api.inference import Inference, Outcome, client_timeout_s, observe_stage, refuse_content_coding
 from service.api.payload import parse_payload
 from service.api.problems import instance_problem
 from service.artifact import Task
@@ -88,7 +88,7 @@ class PredictEndpoint:
         images = parse_payload(content_type, body, inference.limits.max_images)
         deadline = inference.deadline(exchange.started, timeout_s)
         model = inference.find(exchange, query.model, query.version)
-        model.metrics.observe_stage("receive", received_s)
+        observe_stage(exchange, model, "receive", exchange.started, received_s)
         with model.batcher.admit(len(images), deadline) as permit:
             return model, await inference.outcomes(exchange, model, permit, images)
 
@@ -113,7 +113,7 @@ class PredictEndpoint:
             ("queue", max(row.queue_s for row in rows)),
             ("inference", max(row.inference_s for row in rows)),
         )
-        model.metrics.observe_stage("serialize", time.monotonic() - started)
+        observe_stage(exchange, model, "serialize", started, time.monotonic() - started)
         await exchange.respond(200, _JSON, body)
 
     def _refused(self, error: RequestError) -> dict[str, dict[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -24,11 +24,21 @@ from service.app.framework import Framework, unexpected_failure
 from service.app.journal import Journal
 from service.app.lean import METHOD, LeanRoutes
 from service.app.scopes import scope_of
-from service.app.wiring import cpu_share, lean_routes, make_access, repository_options, request_limits
+from service.app.wiring import (
+    cpu_share,
+    lean_routes,
+    make_access,
+    make_tracer,
+    repository_options,
+    request_limits,
+)
 from service.errors import NotReady, RequestError, ShuttingDown
 from service.metrics import Metrics, Snapshot, registry_of, render, snapshot, triton_names
 from service.repository import Repository, RepositoryOptions
 from service.settings import Settings
+
+# A collector that does not answer must not hold up the end of the process.
+_LAST_TRACES_S: Final = 2.0
 
 Gather: TypeAlias = Callable[[], Awaitable[Snapshot]]
 MakeRepository: TypeAlias = Callable[[RepositoryOptions, Metrics], Repository]
@@ -76,6 +86,7 @@ class Application:
         self._pool = ThreadPoolExecutor(cpu_share(settings), thread_name_prefix="decode")
         self._gather = gather
         self._access = make_access(settings)
+        self._tracer = make_tracer(settings, self.metrics)
         inference = Inference(self.repository.resolve, request_limits(settings), self._pool)
         routers = (
             health_router(self),
@@ -118,6 +129,8 @@ class Application:
         self.phase = Phase.CLOSED
         await self.repository.close(grace_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close, _LAST_TRACES_S)
 
     def why_not_alive(self) -> RequestError | None:
         """Why only a restart helps; None while the process works."""
@@ -196,6 +209,8 @@ class Application:
 
     async def _dispatch(self, exchange: Exchange) -> None:
         route = self._lean.find(exchange)
+        if self._tracer is not None and route is not None:
+            exchange.trace = self._tracer.begin(exchange.headers.get(b"traceparent"))
         path = exchange.scope["path"]
         scope = access.Scope.PREDICT if route is not None else scope_of(exchange.method, path)
         if scope is not None:

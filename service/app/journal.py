@@ -1,4 +1,4 @@
-"""What became of each request: counted, and written where somebody should know."""
+"""What became of each request: counted, traced, and written where somebody should know."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class Journal:
     def refused(self, exchange: Exchange, error: RequestError) -> None:
         """A request ended with this error."""
         self._metrics.request_rejected(error.reason)
+        if exchange.trace is not None:
+            exchange.trace.attributes["error.type"] = error.reason.value
         held_back = self._throttle.admit(error.reason) if error.reason in _CROWD_REASONS else 0
         if held_back is None:
             return
@@ -63,6 +65,8 @@ class Journal:
     def failed(self, exchange: Exchange, reason: Reason) -> None:
         """An exception that nobody thought of ended a request; called where it is handled."""
         self._metrics.request_rejected(reason)
+        if exchange.trace is not None:
+            exchange.trace.attributes["error.type"] = reason.value
         logger.exception("request failed", extra={"fields": _fields(exchange)})
 
     def left(self, exchange: Exchange, left: ClientLeft) -> None:
@@ -76,15 +80,37 @@ class Journal:
 
     def ended(self, exchange: Exchange) -> None:
         """The last that is said of every request."""
+        seconds = time.monotonic() - exchange.started
+        if exchange.trace is not None:
+            exchange.trace.finish(
+                f"{exchange.method} {exchange.route}",
+                exchange.started,
+                seconds,
+                _attributes(exchange),
+                is_failure=exchange.status >= 500,
+            )
         if not exchange.has_responded:
             return
-        seconds = time.monotonic() - exchange.started
         method = exchange.method if exchange.method in _METHODS else _OTHER_METHOD
-        self._metrics.request_finished(exchange.route, method, str(exchange.status), seconds)
+        trace_id = None if exchange.trace is None else exchange.trace.trace_id
+        self._metrics.request_finished(exchange.route, method, str(exchange.status), seconds, trace_id)
         if logger.isEnabledFor(logging.DEBUG):
             fields = {"status": exchange.status, "seconds": seconds, **_fields(exchange)}
             logger.debug("answered", extra={"fields": fields})
 
 
 def _fields(exchange: Exchange) -> dict[str, object]:
-    return {"request_id": exchange.request_id, "method": exchange.method, "route": exchange.route}
+    fields: dict[str, object] = {"request_id": exchange.request_id}
+    if exchange.trace_id is not None:
+        fields["trace_id"] = exchange.trace_id
+    return {**fields, "method": exchange.method, "route": exchange.route}
+
+
+def _attributes(exchange: Exchange) -> dict[str, str | int]:
+    """What a request's span says, by OpenTelemetry's names for HTTP servers."""
+    return {
+        "http.request.method": exchange.method,
+        "http.route": exchange.route,
+        "http.response.status_code": exchange.status,
+        "foldserve.request_id": exchange.request_id,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service import access
+from service import __version__, access
 from service.api.body import BodyLimits
 from service.api.inference import Inference, RequestLimits
 from service.api.predict import PredictEndpoint
@@ -11,10 +11,12 @@ from service.api.protocol.tensorflow import TensorFlowEndpoint
 from service.app.lean import LeanRoute
 from service.artifact import Precision
 from service.engine import EngineOptions, Provider, available_cpus
+from service.errors import InvalidConfiguration
 from service.images import DecodeLimits
 from service.metrics import Metrics
 from service.repository import RepositoryOptions
 from service.settings import Settings
+from service.tracing import Tracer
 
 
 def make_access(settings: Settings) -> access.Access | None:
@@ -28,6 +30,24 @@ def make_access(settings: Settings) -> access.Access | None:
     keys = None if settings.api_keys_file is None else access.KeyFile(settings.api_keys_file)
     rate = settings.rate_limit_per_minute
     return access.Access(keys, access.RateLimiter(rate) if rate else None)
+
+
+def make_tracer(settings: Settings, metrics: Metrics) -> Tracer | None:
+    """Who traces requests; None where traces have nowhere to go.
+
+    Raises:
+        InvalidConfiguration: OpenTelemetry is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from service.tracing.otlp import OtlpExporter  # 30 MB that nobody else should pay for
+    except ImportError as error:
+        raise InvalidConfiguration(
+            f"otlp_endpoint is set, and {error.name} is not installed: pip install 'foldserve[tracing]'"
+        ) from error
+    exporter = OtlpExporter(settings.otlp_endpoint, __version__)
+    return Tracer(exporter, settings.traces_per_s, metrics.trace_counter())
 
 
 def cpu_share(settings: Settings) -> int:

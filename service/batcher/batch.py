@@ -55,6 +55,11 @@ class Row:
         return self._batch.inference_s
 
     @property
+    def started(self) -> float:
+        """When its batch went to the engine, on the batcher's clock."""
+        return self._batch.started
+
+    @property
     def batch_size(self) -> int:
         """How many instances ran together."""
         return self._batch.size
@@ -73,6 +78,7 @@ class FinishedBatch:
         probabilities: float32 [N, K].
         inference_s: Seconds with the engine.
         queue_s: Seconds each member waited, in order.
+        started: When the engine got it, on the batcher's clock.
         left: Members whose client went away while it ran.
     """
 
@@ -80,6 +86,7 @@ class FinishedBatch:
     probabilities: Floats
     inference_s: float
     queue_s: list[float]
+    started: float
     left: int = 0
     _ranked: list[list[tuple[int, float]]] | None = None
     _ranked_k: int = 0

@@ -419,7 +419,7 @@ class Batcher:
             batch.error = error
             return
         queue_s = [started - instance.enqueued_at for instance in batch.instances]
-        batch.result = FinishedBatch(logits, probabilities, self._clock() - started, queue_s)
+        batch.result = FinishedBatch(logits, probabilities, self._clock() - started, queue_s, started)
 
     def _gather(self, instances: list[QueuedInstance]) -> Pixels:
         """uint8 [N, H, W, C]: the members' pixels in order; a lone one is not copied."""

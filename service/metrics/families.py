@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from service.metrics.series import CounterFamily, GaugeFamily, HistogramFamily
 
 Stage: TypeAlias = Literal["receive", "decode", "queue", "inference", "serialize"]
+TraceResult: TypeAlias = Literal["exported", "failed", "dropped"]
 Family: TypeAlias = CounterFamily | GaugeFamily | HistogramFamily
 
 DURATION_BUCKETS_S = (
@@ -99,6 +100,11 @@ class Families:
             "foldserve_event_loop_lag_seconds",
             f"How late the event loop ran a timer, every {LAG_INTERVAL_S:g} s.",
             buckets=DURATION_BUCKETS_S,
+        )
+        self.traces = CounterFamily(
+            "foldserve_traces",
+            "Traces sent to the collector; failed: it did not take them; dropped: too many waited.",
+            ("result",),
         )
         self.build_info = GaugeFamily("foldserve_build_info", "The running code.", ("version", "commit"))
         self.predictions = CounterFamily(

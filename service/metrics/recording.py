@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from service.artifact import ReferenceDistributions
 from service.errors import Reason, ReloadResult
 from service.metrics.drift import Drift
-from service.metrics.families import LAG_INTERVAL_S, MAX_LABELS, OTHER_LABEL, Families, Stage
+from service.metrics.families import LAG_INTERVAL_S, MAX_LABELS, OTHER_LABEL, Families, Stage, TraceResult
 
 
 class QueueStatus(Protocol):
@@ -97,10 +97,20 @@ class Metrics(Families, Collector):
         self._models[key].drift = None if reference is None else Drift(reference)
         return self._models[key]
 
-    def request_finished(self, route: str, method: str, code: str, seconds: float) -> None:
+    def request_finished(
+        self, route: str, method: str, code: str, seconds: float, trace_id: str | None = None
+    ) -> None:
         """A request was answered; ``route`` is the template, never the path."""
         self.requests.labels(route, method, code).inc()
-        self.request_duration.labels(route).observe(seconds)
+        duration = self.request_duration.labels(route)
+        duration.observe(seconds)
+        if trace_id is not None:
+            duration.exemplify(seconds, trace_id)
+
+    def trace_counter(self) -> Callable[[TraceResult, int], None]:
+        """What counts traces. For any thread, as long as each result has one of its own."""
+        series = {result: self.traces.labels(result) for result in get_args(TraceResult)}
+        return lambda result, n: series[result].inc(n)
 
     def request_rejected(self, reason: Reason) -> None:
         """A request, or one of its images, was answered with an error."""

@@ -6,12 +6,14 @@ are collected into its metric families when a scrape comes, so the text format i
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Exemplar
 
 
 class Counter:
@@ -51,12 +53,14 @@ class Gauge:
 class Histogram:
     """One series of observations, counted by bucket. An edge belongs to the bucket below it (``le``)."""
 
-    __slots__ = ("counts", "edges", "sum")
+    __slots__ = ("counts", "edges", "exemplars", "sum")
 
     def __init__(self, edges: Sequence[float]) -> None:
         self.edges = edges
         self.counts = [0] * (len(edges) + 1)
         self.sum = 0.0
+        # By position of the bucket: the last value whose trace is known.
+        self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> None:
         """Count one value."""
@@ -77,6 +81,11 @@ class Histogram:
         self.counts[bisect_left(self.edges, value)] += times
         self.sum += value * times
 
+    def exemplify(self, value: float, trace_id: str) -> None:
+        """Show this trace as an example of the values in this one's bucket."""
+        bucket = bisect_left(self.edges, value)
+        self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value, time.time())
+
     def cumulative(self) -> list[tuple[str, float]]:
         """(``le``, instances at or below it) for each edge and +Inf."""
         total = 0
@@ -85,6 +94,13 @@ class Histogram:
             total += count
             buckets.append((edge, total))
         return buckets
+
+    def exposed(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+        """`cumulative`, with each bucket's example where it has one."""
+        return [
+            (*bucket, self.exemplars[position]) if position in self.exemplars else bucket
+            for position, bucket in enumerate(self.cumulative())
+        ]
 
 
 S = TypeVar("S", Counter, Gauge, Histogram)
@@ -185,5 +201,5 @@ class HistogramFamily(_Family[Histogram]):
         """For the exposition."""
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.label_names)
         for values, series in self.items():
-            family.add_metric(values, series.cumulative(), series.sum)
+            family.add_metric(values, series.exposed(), series.sum)
         return family

@@ -46,9 +46,7 @@ def serve(
     """A built version with a batcher of its own. On the event loop."""
     engine, metadata = built.engine, built.engine.metadata
     threshold = metadata.threshold if metadata.task is Task.MULTILABEL else None
-    own_metrics = metrics.for_model(
-        built.name, built.version, metadata.labels, threshold, metadata.reference
-    )
+    own_metrics = metrics.for_model(built.name, built.version, metadata.labels, threshold, metadata.reference)
     batcher = Batcher(
         engine.run,
         input_shape=engine.input_shape,

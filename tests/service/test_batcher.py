@@ -203,7 +203,7 @@ ties = st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0])
 def test_top_k_is_sorted_by_probability_then_index(
     probabilities: NDArray[np.float32], wishes: list[int]
 ) -> None:
-    batch = FinishedBatch(probabilities, probabilities, 0.0, [0.0] * len(probabilities))
+    batch = FinishedBatch(probabilities, probabilities, 0.0, [0.0] * len(probabilities), 0.0)
     for index, row in enumerate(probabilities.tolist()):
         ranked = sorted(enumerate(row), key=lambda item: (-item[1], item[0]))
         for k in wishes:

@@ -23,6 +23,7 @@ from service.api.inference import (
     Inference,
     Outcome,
     client_timeout_s,
+    observe_stage,
     refuse_content_coding,
 )
 from service.api.protocol.carriage import JSON_LENGTH_HEADER, encode_response, parse_request
@@ -63,7 +64,7 @@ class InferEndpoint:
             _adopt_id(exchange, request.id)
             deadline = inference.deadline(exchange.started, sooner(timeout_s, request.timeout_s))
             model = inference.find(exchange, path["model"], path.get("version"))
-            model.metrics.observe_stage("receive", received_s)
+            observe_stage(exchange, model, "receive", exchange.started, received_s)
             outputs = await infer(inference, exchange, model, request, deadline)
         finally:
             inference.bodies.release(exchange)
@@ -71,7 +72,7 @@ class InferEndpoint:
         headers, answer = encode_response(
             outputs, model=model.name, version=model.version, identity=request.id or exchange.request_id
         )
-        model.metrics.observe_stage("serialize", time.monotonic() - started)
+        observe_stage(exchange, model, "serialize", started, time.monotonic() - started)
         await exchange.respond(200, headers, answer)
 
 

@@ -21,7 +21,7 @@ from typing import Final
 import orjson
 
 from service.api.exchange import Exchange
-from service.api.inference import Inference, Instance, client_timeout_s, refuse_content_coding
+from service.api.inference import Inference, Instance, client_timeout_s, observe_stage, refuse_content_coding
 from service.api.payload import decoded_text
 from service.api.protocol.infer import note_timings, rows_of
 from service.api.protocol.tensors import flattened, pixels_of
@@ -58,7 +58,7 @@ class TensorFlowEndpoint:
             received_s = time.monotonic() - exchange.started
             given = parse_instances(body, inference.limits.max_images)
             model = inference.find(exchange, path["model"], path.get("version"))
-            model.metrics.observe_stage("receive", received_s)
+            observe_stage(exchange, model, "receive", exchange.started, received_s)
             contract = model.metadata.input
             with model.batcher.admit(len(given), inference.deadline(exchange.started, timeout_s)) as permit:
                 instances = [_instance(value, contract, position) for position, value in enumerate(given)]
@@ -69,7 +69,7 @@ class TensorFlowEndpoint:
         started = time.monotonic()
         predictions = [row.probabilities for row in rows]
         answer = orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
-        model.metrics.observe_stage("serialize", time.monotonic() - started)
+        observe_stage(exchange, model, "serialize", started, time.monotonic() - started)
         await exchange.respond(200, _JSON, answer)
 
 
