@@ -1,4 +1,6 @@
-"""Recording rules and alerts for Prometheus. ``deploy/prometheus/rules.yaml`` is written by this file.
+"""Recording rules and alerts for Prometheus, and what to do about each.
+
+``deploy/prometheus/rules.yaml`` and ``docs/runbook.md`` are written by this file.
 
 ::
 
@@ -15,6 +17,7 @@ Source: Beyer et al., The Site Reliability Workbook, 2018, chapter 5, "multiwind
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,8 +28,16 @@ from typing import Any
 import yaml
 
 RULES_FILE = Path(__file__).with_name("prometheus") / "rules.yaml"
+RUNBOOK_FILE = Path(__file__).parents[1] / "docs" / "runbook.md"
 LATENCY_OBJECTIVE_S = 0.1  # an edge of the duration buckets, or the share would be a guess
 DRIFT_LIMIT = 0.25  # of the population stability index: by convention a change that matters
+_RUNBOOK_HEAD = (
+    "# Runbook",
+    "",
+    "Every alert of `deploy/prometheus/rules.yaml`: how urgent it is, what it says, where to look first.",
+    "A page wakes somebody, a ticket waits for the morning. Made by `python -m deploy.alerting`.",
+    "",
+)
 _HEADER = "# Written by `python -m deploy.alerting`; change that program, not this file.\n"
 
 
@@ -105,6 +116,34 @@ def document() -> dict[str, Any]:
 def text() -> str:
     """The rules file."""
     return _HEADER + yaml.safe_dump(document(), sort_keys=False, width=110, allow_unicode=True)
+
+
+def runbook() -> str:
+    """``docs/runbook.md``: every alert, what it means and where to look."""
+    sections = [
+        section
+        for group in document()["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+        for section in _section(rule)
+    ]
+    return "\n".join([*_RUNBOOK_HEAD, *sections])
+
+
+def _section(rule: Mapping[str, Any]) -> Iterator[str]:
+    labels, notes = rule["labels"], rule["annotations"]
+    wait = "" if rule["for"] == "0m" else f", after {rule['for']}"
+    yield from (
+        f"## {rule['alert']}",
+        "",
+        f"{labels['severity'].capitalize()}{wait}. {_plain(notes['summary'])}",
+    )
+    yield from ("", notes["runbook"], "", "```promql", rule["expr"], "```", "")
+
+
+def _plain(summary: str) -> str:
+    """A summary for no alert in particular: the names of its labels in the place of their values."""
+    return re.sub(r"\{\{ \$(?:labels\.)?(\w+)[^}]*\}\}", r"*\1*", summary)
 
 
 def _recordings() -> Iterator[dict[str, str]]:
@@ -209,5 +248,6 @@ def _alert(
 
 
 if __name__ == "__main__":
-    RULES_FILE.write_text(text(), encoding="utf-8")
-    sys.stdout.write(f"{RULES_FILE}\n")
+    for path, content in ((RULES_FILE, text()), (RUNBOOK_FILE, runbook())):
+        path.write_text(content, encoding="utf-8")
+        sys.stdout.write(f"{path}\n")

@@ -25,9 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from deploy.alerting import RULES_FILE
 from loadtest import target
 
 DEPLOY = Path(__file__).parent
+ALERTMANAGER_FILE = DEPLOY / "alertmanager" / "alertmanager.yaml"
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.05
@@ -47,20 +49,31 @@ class Addresses:
 
 
 @contextlib.contextmanager
-def monitoring(addresses: Addresses, scrape_interval: str = "5s") -> Iterator[None]:
+def monitoring(
+    addresses: Addresses,
+    scrape_interval: str = "5s",
+    rules: Path = RULES_FILE,
+    alertmanager: Path = ALERTMANAGER_FILE,
+) -> Iterator[None]:
     """Prometheus and Alertmanager, ready, for the length of the block.
+
+    Args:
+        addresses: Where they listen, and what they watch.
+        scrape_interval: Of Prometheus; rules are evaluated as often.
+        rules: Of Prometheus.
+        alertmanager: Its settings.
 
     Raises:
         ToolMissing: One is not installed or did not start.
     """
     with tempfile.TemporaryDirectory(prefix="foldserve-monitor-") as name:
         folder = Path(name)
-        config = lay_out(folder, addresses, scrape_interval)
+        config = lay_out(folder, addresses, scrape_interval, rules)
         with (
             _running(
                 (
                     _program("prometheus-alertmanager", "alertmanager"),
-                    f"--config.file={DEPLOY / 'alertmanager' / 'alertmanager.yaml'}",
+                    f"--config.file={alertmanager}",
                     f"--storage.path={folder / 'alertmanager'}",
                     f"--web.listen-address={addresses.alertmanager}",
                     "--cluster.listen-address=",
@@ -81,12 +94,12 @@ def monitoring(addresses: Addresses, scrape_interval: str = "5s") -> Iterator[No
             yield
 
 
-def lay_out(folder: Path, addresses: Addresses, scrape_interval: str) -> Path:
+def lay_out(folder: Path, addresses: Addresses, scrape_interval: str, rules: Path = RULES_FILE) -> Path:
     """Prometheus's settings with the addresses to scrape and to alert; the path of its main file."""
     for kind, address in (("targets", addresses.service), ("alertmanagers", addresses.alertmanager)):
         (folder / kind).mkdir()
         (folder / kind / "local.json").write_text(json.dumps([{"targets": [address]}]), encoding="utf-8")
-    shutil.copy(DEPLOY / "prometheus" / "rules.yaml", folder)
+    shutil.copy(rules, folder / "rules.yaml")
     text = (DEPLOY / "prometheus" / "prometheus.yaml").read_text(encoding="utf-8")
     config = folder / "prometheus.yaml"
     config.write_text(text.replace("_interval: 5s", f"_interval: {scrape_interval}"), encoding="utf-8")

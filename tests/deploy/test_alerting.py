@@ -125,8 +125,9 @@ def test_the_tools_accept_the_files(command: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_file_is_what_the_program_writes() -> None:
+def test_the_files_are_what_the_program_writes() -> None:
     assert alerting.RULES_FILE.read_text(encoding="utf-8") == alerting.text()
+    assert alerting.RUNBOOK_FILE.read_text(encoding="utf-8") == alerting.runbook()
 
 
 def test_every_metric_of_the_rules_is_documented() -> None:

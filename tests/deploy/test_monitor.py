@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import socket
 import sys
 import time
 from bisect import bisect_left
@@ -13,10 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
+from deploy import alerting, dashboard
 from deploy.monitor import Addresses, ToolMissing, lay_out, main, monitoring
 from loadtest import target
 from loadtest.measurement import parse_server_timing, percentile
 from tests.model_files import TinyModel, png, write_model
+from tests.service.test_drift import World
 
 pytestmark = [
     pytest.mark.e2e,
@@ -65,7 +69,7 @@ def addresses(unused_tcp_port_factory: Callable[[], int]) -> Addresses:
 def latencies_s(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[float]]:
     """What the service told the client of its own latency, request by request."""
     repository = tmp_path_factory.mktemp("models")
-    write_model(repository)
+    write_model(repository, reference=World(1, 3).reference())
     url = f"http://{addresses.service}"
     start = f"{sys.executable} -m service --repository {repository} --threads 1"
     with target.running(url, start), monitoring(addresses, "1s"), httpx.Client(base_url=url) as client:
@@ -101,6 +105,36 @@ def test_its_quantiles_agree_with_the_clients(prometheus: Prometheus, latencies_
         seen = prometheus.eventually(f"histogram_quantile({p / 100}, {series})", lambda v: v > 0)
         measured = percentile(sorted(latencies_s), p)
         assert abs(bisect_left(edges, seen) - bisect_left(edges, measured)) <= 1
+
+
+@pytest.fixture(scope="module")
+def mixed_traffic(addresses: Addresses, latencies_s: list[float]) -> None:
+    """A picture that is none, a client that leaves, and pictures enough to speak of drift."""
+    host, port = addresses.service.split(":")
+    with socket.create_connection((host, int(port))) as leaving:
+        leaving.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+    picture = png(TinyModel.make().image(1))
+    files = [(f"image{number}", ("x.png", picture, "image/png")) for number in range(64)]
+    with httpx.Client(base_url=f"http://{addresses.service}") as client:
+        assert client.post("/predict", content=b"no picture").status_code == 422
+        while "foldserve_drift_psi{" not in client.get("/metrics").text:
+            client.post("/predict", files=files).raise_for_status()
+
+
+@pytest.mark.parametrize("query", dashboard.queries(), ids=lambda query: query.expr)
+def test_every_query_of_the_dashboard_shows_something(
+    query: dashboard.Query, prometheus: Prometheus, mixed_traffic: None
+) -> None:
+    expression = query.expr.replace("$__rate_interval", "1m").replace("$model", ".*")
+    prometheus.eventually(f"count({expression})", lambda v: v >= 1)
+    labels = prometheus.get("/query", query=expression)["result"][0]["metric"]
+    assert set(re.findall(r"{{(\w+)}}", query.legend)) <= set(labels)
+
+
+def test_every_metric_of_the_rules_is_there(prometheus: Prometheus, mixed_traffic: None) -> None:
+    expressions = [rule["expr"] for group in alerting.document()["groups"] for rule in group["rules"]]
+    for name in sorted(set(re.findall(r"\bfoldserve_\w+", " ".join(expressions)))):
+        prometheus.eventually(f"count({name})", lambda v: v >= 1)
 
 
 def test_every_rule_is_evaluated_without_a_fault(prometheus: Prometheus) -> None:

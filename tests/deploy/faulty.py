@@ -1,0 +1,35 @@
+"""``python -m tests.deploy.faulty FLAGS``: the real service, whose engine does wrong when it is told to.
+
+The variable ``FAULT_FILE`` names a file; what stands in it, once it is there, is what is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.__main__ import main
+from service.engine import Engine
+
+_FAULT = Path(os.environ["FAULT_FILE"])
+_SLOW_S = 0.11  # just beyond the latency objective
+_healthy = Engine.run
+
+
+def _run(self: Engine, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    fault = _FAULT.read_text() if _FAULT.exists() else ""
+    if fault == "failing":
+        raise RuntimeError("poisoned")
+    if fault:
+        threading.Event().wait(_SLOW_S if fault == "slow" else None)  # or for ever
+    return _healthy(self, pixels)
+
+
+if __name__ == "__main__":
+    Engine.run = _run  # type: ignore[method-assign]  # the fault that this program exists for
+    sys.exit(main(sys.argv[1:]))
