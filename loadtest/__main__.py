@@ -1,4 +1,7 @@
-"""``python -m loadtest``: a load test against a running service, or one that is started for it."""
+"""``python -m loadtest``: a load test against a running service, or one that is started for it.
+
+``python -m loadtest compare A B`` puts two saved runs beside each other.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,32 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtest import bodies, objective, openloop, pictures, report, schedule, target
+from loadtest import (
+    bodies,
+    comparison,
+    objective,
+    openloop,
+    page,
+    pictures,
+    report,
+    samples,
+    schedule,
+    target,
+)
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the load test that the command line describes.
+    """Runs the load test that the command line describes, or compares two.
 
     Returns:
-        0 when the objective was held, 1 when it was missed, 2 when nothing could be measured.
+        0 when the objective was held (when B is not worse than A), 1 when not, 2 when nothing could be
+        measured.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["compare"]:
+        return _compare(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         _check(options)
@@ -32,6 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (objective.InvalidObjective, pictures.NoPictures, target.TargetUnavailable) as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("python -m loadtest compare", description=comparison.__doc__)
+    parser.add_argument("a", type=Path, help="folder of the run to compare with")
+    parser.add_argument("b", type=Path, help="folder of the run that may be better or worse")
+    options = parser.parse_args(arguments)
+    try:
+        result = comparison.compare(options.a, options.b)
+    except samples.InvalidRun as error:
+        print(f"loadtest: {error}", file=sys.stderr)
+        return 2
+    print(comparison.as_text(result))
+    return result.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +123,8 @@ def _open_loop(options: argparse.Namespace, folder: Path) -> int:
     )
     print(report.as_text(result))
     report.write(result, folder)
+    samples.write(recording.samples, folder)
+    page.write(result, recording.samples, folder)
     return result.exit_code
 
 

@@ -16,6 +16,7 @@ from locust import FastHttpUser, constant, events, task
 
 from loadtest import answers, bodies, objective, pictures, report
 from loadtest.measurement import Recording, Sample, parse_server_timing
+from loadtest.samples import write as save
 
 
 class Recorder:
@@ -118,4 +119,5 @@ def conclude(environment: Any, **_: object) -> None:
     print(report.as_text(result))
     if options.folder:
         report.write(result, options.folder)
+        save(samples, options.folder)
     environment.process_exit_code = result.exit_code
