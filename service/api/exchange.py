@@ -26,7 +26,7 @@ from typing import Final, Literal, TypeAlias, cast
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.problems import problem_response
-from service.errors import RequestError, SlowClient
+from service.errors import Reason, RequestError, SlowClient
 from service.tracing import Trace, parse_traceparent
 
 # The ASGI extension by which `service.server` offers to call back when the client leaves: cheaper than
@@ -83,6 +83,7 @@ class Exchange:
         status: Of the response; 0 until it begins.
         timings: Name and seconds of each stage, for Server-Timing.
         trace: Of this request; None where it is not traced.
+        refused_images: How many of its images got an error in their place, by reason.
         must_close: Whether the connection ends with this response.
         is_body_read: Whether nothing more will come.
         held_bytes: Room that its body takes; see `service.api.body`.
@@ -97,6 +98,7 @@ class Exchange:
         "is_body_read",
         "must_close",
         "path_parameters",
+        "refused_images",
         "request_id",
         "route",
         "scope",
@@ -115,6 +117,7 @@ class Exchange:
         self.status = 0
         self.timings: list[tuple[str, float]] = []
         self.trace: Trace | None = None
+        self.refused_images: dict[Reason, int] = {}
         self.must_close = False
         self.held_bytes = 0
         self._receive = receive

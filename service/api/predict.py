@@ -104,7 +104,9 @@ class PredictEndpoint:
             "version": model.version,
             "request_id": exchange.request_id,
             "predictions": [
-                prediction(outcome, model, top_k) if isinstance(outcome, Row) else self._refused(outcome)
+                prediction(outcome, model, top_k)
+                if isinstance(outcome, Row)
+                else self._refused(exchange, outcome)
                 for outcome in outcomes
             ],
         }
@@ -116,7 +118,8 @@ class PredictEndpoint:
         observe_stage(exchange, model, "serialize", started, time.monotonic() - started)
         await exchange.respond(200, _JSON, body)
 
-    def _refused(self, error: RequestError) -> dict[str, dict[str, str]]:
+    def _refused(self, exchange: Exchange, error: RequestError) -> dict[str, dict[str, str]]:
+        exchange.refused_images[error.reason] = exchange.refused_images.get(error.reason, 0) + 1
         self._metrics.request_rejected(error.reason)
         return instance_problem(error)
 

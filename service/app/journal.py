@@ -67,7 +67,7 @@ class Journal:
         self._metrics.request_rejected(reason)
         if exchange.trace is not None:
             exchange.trace.attributes["error.type"] = reason.value
-        logger.exception("request failed", extra={"fields": _fields(exchange)})
+        logger.exception("request failed", extra={"fields": {"reason": reason.value, **_fields(exchange)}})
 
     def left(self, exchange: Exchange, left: ClientLeft) -> None:
         """The client did not wait for its answer."""
@@ -94,8 +94,12 @@ class Journal:
         method = exchange.method if exchange.method in _METHODS else _OTHER_METHOD
         trace_id = None if exchange.trace is None else exchange.trace.trace_id
         self._metrics.request_finished(exchange.route, method, str(exchange.status), seconds, trace_id)
+        for reason, n in exchange.refused_images.items():
+            fields = {"reason": reason.value, "images": n, **_fields(exchange)}
+            logger.info("images refused", extra={"fields": fields})
         if logger.isEnabledFor(logging.DEBUG):
-            fields = {"status": exchange.status, "seconds": seconds, **_fields(exchange)}
+            stages = {f"{name}_s": round(stage_s, 6) for name, stage_s in exchange.timings}
+            fields = {"status": exchange.status, "seconds": round(seconds, 6), **stages, **_fields(exchange)}
             logger.debug("answered", extra={"fields": fields})
 
 
