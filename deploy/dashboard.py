@@ -49,6 +49,7 @@ class Panel:
         unit: Grafana's name for it.
         meaning: What a reader should know of it.
         is_stacked: Whether its series are parts of a whole.
+        needs_gpu: Whether it is empty without one.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Panel:
     meaning: str
     queries: tuple[Query, ...]
     is_stacked: bool = False
+    needs_gpu: bool = False
 
 
 def _rate(metric: str, by: str, *, model: bool = True) -> str:
@@ -168,6 +170,22 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 Query("sum by (state) (foldserve_workers)", "workers {{state}}"),
             ),
         ),
+        Panel(
+            "GPU",
+            "percentunit",
+            "Memory in use and time busy, by whomever; empty where no model runs on a GPU.",
+            (
+                Query(
+                    "max by (instance, gpu) "
+                    "(foldserve_gpu_memory_used_bytes / foldserve_gpu_memory_total_bytes)",
+                    "{{instance}} {{gpu}} memory",
+                ),
+                Query(
+                    "max by (instance, gpu) (foldserve_gpu_utilization_ratio)", "{{instance}} {{gpu}} busy"
+                ),
+            ),
+            needs_gpu=True,
+        ),
     ),
     "Batches": (
         Panel(
@@ -269,9 +287,9 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
 }
 
 
-def queries() -> tuple[Query, ...]:
-    """Every query of every panel."""
-    return tuple(query for panels in ROWS.values() for panel in panels for query in panel.queries)
+def panels() -> tuple[Panel, ...]:
+    """Every panel, in order."""
+    return tuple(panel for row in ROWS.values() for panel in row)
 
 
 def text() -> str:
@@ -295,9 +313,9 @@ def text() -> str:
             .multi(True)
         )
     )
-    for title, panels in ROWS.items():
+    for title, row in ROWS.items():
         builder = builder.with_row(dashboard.Row(title))
-        for panel in panels:
+        for panel in row:
             builder = builder.with_panel(_graph(panel))
     return JSONEncoder(sort_keys=True, indent=2).encode(builder.build()) + "\n"
 

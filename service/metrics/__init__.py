@@ -5,6 +5,7 @@
     families     names, labels and buckets: the one place where they stand
     recording    what the other rooms call; read and rendered when a scrape comes
     drift        what is served against what training saw
+    gpu          memory and utilisation, where a model runs on one
     series       counters and histograms whose hot path is one addition
     summing      the metrics of several workers as one
 

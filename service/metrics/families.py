@@ -124,6 +124,19 @@ class Families:
         self.queue_age = GaugeFamily(
             "foldserve_queue_age_seconds", "How long the oldest waiting image has waited.", ("model",)
         )
+        self.gpu_memory_used = GaugeFamily(
+            "foldserve_gpu_memory_used_bytes",
+            "Memory of the GPU in use, by whomever. Only where a model runs on one.",
+            ("gpu",),
+        )
+        self.gpu_memory_total = GaugeFamily(
+            "foldserve_gpu_memory_total_bytes", "Memory of the GPU. Only where a model runs on one.", ("gpu",)
+        )
+        self.gpu_utilization = GaugeFamily(
+            "foldserve_gpu_utilization_ratio",
+            "Share of the time in which the GPU was busy, by whomever. Only where a model runs on one.",
+            ("gpu",),
+        )
         self.ready = GaugeFamily("foldserve_ready", "1 while the process can predict.")
         self.workers = GaugeFamily(
             "foldserve_workers",

@@ -18,6 +18,7 @@ from service.artifact import ReferenceDistributions
 from service.errors import Reason, ReloadResult
 from service.metrics.drift import Drift
 from service.metrics.families import LAG_INTERVAL_S, MAX_LABELS, OTHER_LABEL, Families, Stage, TraceResult
+from service.metrics.gpu import ReadGpus, open_gpus
 
 
 class QueueStatus(Protocol):
@@ -71,6 +72,7 @@ class Metrics(Families, Collector):
         self._queues: dict[str, QueueStatus] = {}
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self._is_ready: Callable[[], bool] = lambda: False
+        self._read_gpus: ReadGpus | None = None
         self.registry.register(self)
 
     def for_model(
@@ -138,6 +140,8 @@ class Metrics(Families, Collector):
         self.model_info.labels(name, version, precision, sha256).set(1)
         self.execution_provider_info.labels(name, requested_provider, active_provider).set(1)
         self.selftest_error.labels(name, version).set(selftest_max_abs_error)
+        if active_provider != "cpu" and self._read_gpus is None:
+            self._read_gpus = open_gpus()
 
     def model_unloaded(self, name: str, version: str) -> None:
         """This version of the model is gone from memory."""
@@ -189,6 +193,10 @@ class Metrics(Families, Collector):
             self.queue_capacity.labels(name).set(queue.capacity)
             self.predicted_wait.labels(name).set(queue.predicted_wait_s)
             self.queue_age.labels(name).set(queue.queue_age_s)
+        for reading in self._read_gpus() if self._read_gpus is not None else ():
+            self.gpu_memory_used.labels(reading.gpu).set(reading.used_bytes)
+            self.gpu_memory_total.labels(reading.gpu).set(reading.total_bytes)
+            self.gpu_utilization.labels(reading.gpu).set(reading.utilization)
         for (name, version), model in self._models.items():
             for label, count in model.predictions():
                 self.predictions.labels(name, version, label).value = count

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from service.metrics import (
     Metrics,
     metrics_reference,
 )
+from service.metrics.gpu import GpuReading, open_gpus
 from service.metrics.series import CounterFamily, Histogram
 from tests.service.fakes import until
 
@@ -178,6 +181,50 @@ def test_a_version_that_is_released_is_shown_no_more() -> None:
         == 1
     )
     assert value(metrics, "foldserve_selftest_max_abs_error", model="digits", version="2") == 1e-6
+
+
+def _load(metrics: Metrics, active_provider: str) -> None:
+    metrics.model_loaded(
+        "m",
+        "1",
+        precision="fp32",
+        sha256="aa",
+        requested_provider="auto",
+        active_provider=active_provider,
+        selftest_max_abs_error=0,
+    )
+
+
+def test_gpus_are_read_where_a_model_runs_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = [GpuReading("0", 2**30, 2**34, 0.75)]
+    monkeypatch.setattr("service.metrics.recording.open_gpus", lambda: lambda: readings)
+    metrics = make()
+    _load(metrics, "cpu")
+    assert value(metrics, "foldserve_gpu_utilization_ratio", gpu="0") is None
+    _load(metrics, "cuda")
+    assert value(metrics, "foldserve_gpu_memory_used_bytes", gpu="0") == 2**30
+    assert value(metrics, "foldserve_gpu_memory_total_bytes", gpu="0") == 2**34
+    assert value(metrics, "foldserve_gpu_utilization_ratio", gpu="0") == 0.75
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_without_a_gpu_nothing_is_said_of_any(is_installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a library without a driver nor no library at all is an error."""
+    monkeypatch.setitem(sys.modules, "pynvml", NoDriver() if is_installed else None)
+    assert open_gpus()() == []
+
+
+class NoDriver(ModuleType):
+    """NVIDIA's library, on a machine without a driver."""
+
+    class NVMLError(Exception):
+        """What it raises."""
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+
+    def nvmlInit(self) -> None:  # noqa: N802  # as the library spells it
+        raise self.NVMLError("Driver Not Loaded")
 
 
 def test_loads_by_their_result() -> None:
