@@ -11,13 +11,15 @@ FROM ${BASE} AS base
 
 FROM base AS build
 ARG PIP_ARGS=""
+# `tracing`, for one.
+ARG EXTRAS=""
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY service/__init__.py service/
 # The dependencies are a layer of their own, which a change of the code leaves alone.
 # hadolint ignore=SC2086
 RUN python3 -m venv /opt/foldserve \
-    && /opt/foldserve/bin/pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt .
+    && /opt/foldserve/bin/pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
 COPY service service
 # hadolint ignore=SC2086
 RUN /opt/foldserve/bin/pip install --no-cache-dir ${PIP_ARGS} --no-deps --force-reinstall .
