@@ -26,6 +26,7 @@
     │   ├── ShuttingDown                shutting_down
     │   ├── DeadlineExceeded            deadline_exceeded
     │   └── InferenceFailed             inference_failed
+    │       └── EngineLost              inference_failed    (no later batch can run either)
     ├── ModelRejected                   a model file that must not serve; carries a `ReloadResult`
     │   ├── InvalidFile                 invalid_file        (unreadable, truncated, wrong checksum)
     │   ├── ContractMismatch            contract_mismatch   (metadata and graph disagree)
@@ -239,6 +240,10 @@ class InferenceFailed(RequestError):
     """The engine raised. The cause is logged, never sent."""
 
     reason = Reason.INFERENCE_FAILED
+
+
+class EngineLost(InferenceFailed):
+    """The engine raised, and will from now on: only a new process helps."""
 
 
 class ModelRejected(FoldserveError):

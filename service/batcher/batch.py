@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 # uint8 [N, H, W, C] → logits, probabilities float32 [N, K]. Called on the engine thread. The input
-# is overwritten by the next batch; the results must not be.
+# is overwritten by the next batch; the results must not be. `EngineLost` says that no later batch will run.
 Run: TypeAlias = Callable[[Pixels], tuple[Floats, Floats]]
 
 # From so many labels on, finding the few best beats sorting all.

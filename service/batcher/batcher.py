@@ -24,7 +24,7 @@ from service.batcher.cost import CostModel
 from service.batcher.handover import HandOver
 from service.batcher.observer import Observer, Unobserved
 from service.batcher.waiting import BatchQueue, Formed, State
-from service.errors import DeadlineExceeded, InferenceFailed, InvalidInstance, RequestError
+from service.errors import DeadlineExceeded, EngineLost, InferenceFailed, InvalidInstance, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +253,8 @@ class Batcher:
         if self._queue.state is State.DRAINING:
             self._queue.state = State.CLOSED
         self._stop()
-        await _wait_until(self._thread_ended, deadline)
+        if self.is_alive:  # who hangs is not waited for
+            await _wait_until(self._thread_ended, deadline)
 
     def check(self) -> None:
         """Fail for good if the engine hangs; drop what has passed its deadline.
@@ -396,6 +397,8 @@ class Batcher:
         try:
             while (taken := self._handover.take()) is not None:
                 self._process(*taken)
+        except EngineLost as error:
+            cause = error.detail
         except BaseException as error:  # whatever it is, the waiters must hear of it
             cause = f"its thread died of {error!r}"
         if cause is not None:
@@ -415,6 +418,8 @@ class Batcher:
             logits, probabilities = self._run(self._gather(batch.instances))
             if not len(logits) == len(probabilities) == len(batch.instances):
                 raise ValueError(f"{len(logits)} rows for a batch of {len(batch.instances)}")
+        except EngineLost:  # the thread ends of it, and everybody hears
+            raise
         except Exception as error:  # the engine's failure is its batch's, whatever it is
             batch.error = error
             return

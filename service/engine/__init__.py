@@ -5,23 +5,28 @@
     Engine.load    checksum ─▶ session on the provider asked for ─▶ metadata ≡ graph       ModelRejected,
     warm           one batch bucket                                                        ProviderUnavailable
     self_test      the file's own images through the decode path, against its logits
-    run            uint8 [N, H, W, C] ─▶ logits, probabilities float32 [N, K]              InferenceFailed
+    run            uint8 [N, H, W, C] ─▶ logits, probabilities float32 [N, K]              InferenceFailed,
+                                                                                           EngineLost
 
 The one place that touches onnxruntime: its exceptions do not leave it.
 """
 
 from service.engine.contract import verified_digest
 from service.engine.engine import Engine, SelfTestResult
-from service.engine.hardware import available_cpus, has_int8_instructions
-from service.engine.providers import Provider
+from service.engine.hardware import available_cpus, available_memory_bytes, has_int8_instructions
+from service.engine.providers import Kind, Provider, has_driver, missing_part
 from service.engine.sessions import EngineOptions
 
 __all__ = [
     "Engine",
     "EngineOptions",
+    "Kind",
     "Provider",
     "SelfTestResult",
     "available_cpus",
+    "available_memory_bytes",
+    "has_driver",
     "has_int8_instructions",
+    "missing_part",
     "verified_digest",
 ]

@@ -11,9 +11,17 @@ from numpy.typing import NDArray
 
 from service.artifact import INPUT_NAME, ModelMetadata, Task, parse_metadata
 from service.engine.contract import OUTPUTS, check_contract, identity, verified_digest
+from service.engine.faults import needs_new_process
 from service.engine.hardware import available_cpus
 from service.engine.sessions import EngineOptions, OpenSession, open_session
-from service.errors import InferenceFailed, InvalidFile, LoadFailed, RequestError, SelfTestFailed
+from service.errors import (
+    EngineLost,
+    InferenceFailed,
+    InvalidFile,
+    LoadFailed,
+    RequestError,
+    SelfTestFailed,
+)
 from service.images import decode
 
 # Softmax and sigmoid in the graph against the same in float64; half precision inside stays below it.
@@ -106,6 +114,7 @@ class Engine:
 
         Raises:
             InferenceFailed: The runtime failed.
+            EngineLost: It will from now on.
         """
         n = len(pixels)
         if self.active != "cpu":
@@ -113,6 +122,8 @@ class Engine:
         try:
             logits, probabilities = self._session.run(OUTPUTS, {INPUT_NAME: pixels})
         except Exception as error:  # onnxruntime's exceptions have no common ancestor but this
+            if needs_new_process(error):
+                raise EngineLost(f"no batch can run in this process any more: {error}") from error
             raise InferenceFailed("the model failed on this batch") from error
         return logits[:n], probabilities[:n]
 

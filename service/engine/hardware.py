@@ -1,4 +1,4 @@
-"""What this process may use of the machine: CPUs by affinity and quota, and instructions.
+"""What this process may use of the machine: CPUs by affinity and quota, memory, and instructions.
 
 ONNX Runtime respects the affinity mask but not a cgroup's CPU quota; with more threads than the quota
 pays for, all of them are stopped together for the rest of each period, in the middle of a batch.
@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-_QuotaReader: TypeAlias = Callable[[Path], float | None]
+# A cgroup's folder → what it allows; None: no limit.
+_LimitReader: TypeAlias = Callable[[Path], float | None]
 # As /proc/cpuinfo spells the instructions that make int8 faster than fp32.
 _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 
@@ -27,6 +28,15 @@ def available_cpus(root: Path = Path("/")) -> int:
     return max(1, math.floor(min([allowed, *_quotas(root)])))
 
 
+def available_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory that this process may use: the machine's, cut to the cgroup's limit; None: nobody says.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are.
+    """
+    return min((*_total_memory(root), *_memory_limits(root)), default=None)
+
+
 def has_int8_instructions(root: Path = Path("/")) -> bool:
     """Whether the CPU multiplies int8 faster than float32 (VNNI, AMX, ARM dot product)."""
     for line in _read(root / "proc/cpuinfo").splitlines():
@@ -37,16 +47,32 @@ def has_int8_instructions(root: Path = Path("/")) -> bool:
 
 def _quotas(root: Path) -> Iterator[float]:
     """CPUs allowed by each cgroup this process is in, itself and its ancestors."""
+    return _limits(root, "cpu", _quota_v2, _quota_v1)
+
+
+def _memory_limits(root: Path) -> Iterator[int]:
+    """Bytes allowed by each of them."""
+    return map(int, _limits(root, "memory", _number("memory.max"), _number("memory.limit_in_bytes")))
+
+
+def _total_memory(root: Path) -> Iterator[int]:
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            yield int(line.split()[1]) * 1024
+
+
+def _limits(root: Path, controller: str, read_v2: _LimitReader, read_v1: _LimitReader) -> Iterator[float]:
+    """What each cgroup this process is in allows of something."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            yield from _walk(root / "sys/fs/cgroup", path, _quota_v2)
-        elif "cpu" in controllers.split(","):
-            for mount in (controllers, "cpu"):
-                yield from _walk(root / "sys/fs/cgroup" / mount, path, _quota_v1)
+            yield from _walk(root / "sys/fs/cgroup", path, read_v2)
+        elif controller in controllers.split(","):
+            for mount in dict.fromkeys((controllers, controller)):
+                yield from _walk(root / "sys/fs/cgroup" / mount, path, read_v1)
 
 
-def _walk(mount: Path, path: str, read: _QuotaReader) -> Iterator[float]:
+def _walk(mount: Path, path: str, read: _LimitReader) -> Iterator[float]:
     folder = mount / path.lstrip("/")
     # In a container the path may be the host's and not exist here; the mount is then the container's own.
     for candidate in (folder, *folder.parents):
@@ -66,6 +92,16 @@ def _quota_v1(folder: Path) -> float | None:
     quota = _read(folder / "cpu.cfs_quota_us").strip()
     period = _read(folder / "cpu.cfs_period_us").strip()
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None  # -1: no limit
+
+
+def _number(name: str) -> _LimitReader:
+    """Reads a file that holds a number, or a word for no limit."""
+
+    def read(folder: Path) -> float | None:
+        text = _read(folder / name).strip()
+        return int(text) if text.isdigit() else None
+
+    return read
 
 
 def _read(path: Path) -> str:

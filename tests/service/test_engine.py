@@ -9,11 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.artifact import parse_metadata
-from service.engine import Engine, EngineOptions, Provider, available_cpus, has_int8_instructions, sessions
+from service.engine import (
+    Engine,
+    EngineOptions,
+    Provider,
+    available_cpus,
+    available_memory_bytes,
+    has_int8_instructions,
+    sessions,
+)
+from service.engine.faults import POISONING_CUDA_ERRORS, needs_new_process
 from service.engine.providers import NAMES, chain, has_driver, missing_part
-from service.errors import InferenceFailed, InvalidFile, LoadFailed, ProviderUnavailable
+from service.errors import EngineLost, InferenceFailed, InvalidFile, LoadFailed, ProviderUnavailable
 from service.repository import warm_up
 from tests.model_files import TinyModel, write_model
 
@@ -71,6 +81,33 @@ def machine(root: Path, files: dict[str, str]) -> Path:
 )
 def test_cpus_by_affinity_and_quota(tmp_path: Path, files: dict[str, str], cpus: int) -> None:
     assert available_cpus(machine(tmp_path, files)) == cpus
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"proc/meminfo": "MemTotal:  1000 kB\nMemFree: 9 kB\n"}, 1_024_000),
+        (
+            {
+                "proc/meminfo": "MemTotal: 1000 kB\n",
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/memory.max": "5000\n",
+                "sys/fs/cgroup/a/b/memory.max": "max\n",
+            },
+            5000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:memory:/x\n",
+                "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "7000\n",
+            },
+            7000,
+        ),
+    ],
+)
+def test_memory_by_machine_and_limit(tmp_path: Path, files: dict[str, str], expected: int | None) -> None:
+    assert available_memory_bytes(machine(tmp_path, files)) == expected
 
 
 @pytest.mark.parametrize(
@@ -261,3 +298,55 @@ def test_a_file_that_changes_while_it_is_loaded_is_refused(
     monkeypatch.setattr("service.engine.engine.open_session", swapping)
     with pytest.raises(InvalidFile, match="was changed"):
         Engine.load(path, OPTIONS)
+
+
+class FailingSession:
+    """A session whose runtime fails in these words."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def run(self, *_: object) -> None:
+        """Fails."""
+        raise RuntimeError(self._words)
+
+
+POISONING = [
+    *(
+        f"CUDA failure {number}: {text} ; GPU=0 ; hostname=h ; expr=cudaStreamSynchronize(stream); "
+        for number, text in POISONING_CUDA_ERRORS.items()
+    ),
+    "[Runtime] enqueueV3: Error Code 1: Cuda Runtime (an illegal memory access was encountered)",
+]
+PASSING = [
+    "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; expr=cudaMalloc(&p, size); ",
+    "CUDA failure 7000: of another kind ; GPU=0",
+    "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+    "bfc_arena.cc:376 AllocateRawInternal Failed to allocate memory for requested buffer of size 700",
+    "Got invalid dimensions for input: images",
+]
+
+
+@pytest.mark.parametrize("words", POISONING)
+def test_a_poisoned_context_is_lost_for_good(tmp_path: Path, words: str) -> None:
+    engine = failing(tmp_path, words)
+    with pytest.raises(EngineLost, match="no batch can run in this process any more"):
+        engine.run(np.zeros((1, 8, 8, 1), np.uint8))
+
+
+@pytest.mark.parametrize("words", PASSING)
+def test_other_failures_are_the_batchs_own(tmp_path: Path, words: str) -> None:
+    with pytest.raises(InferenceFailed) as caught:
+        failing(tmp_path, words).run(np.zeros((1, 8, 8, 1), np.uint8))
+    assert type(caught.value) is InferenceFailed
+
+
+def test_a_device_that_was_reset_is_lost() -> None:
+    assert needs_new_process(ort_errors.DeviceReset("the device was removed"))
+
+
+def failing(root: Path, words: str) -> Engine:
+    """An engine whose session fails."""
+    engine = Engine.load(write_model(root), OPTIONS)
+    engine._session = FailingSession(words)
+    return engine
