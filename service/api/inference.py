@@ -26,7 +26,7 @@ from service.api.exchange import ClientLeft, Exchange, OnLeave
 from service.api.payload import Encoded
 from service.artifact import InputContract
 from service.batcher import Permit, Row
-from service.errors import InvalidParameter, RequestError, UnsupportedMediaType
+from service.errors import InvalidParameter, Overloaded, RequestError, UnsupportedMediaType
 from service.images import DecodeLimits, decode, is_quick, probe
 from service.repository import ServedModel
 from service.tracing import RunBatch, Trace
@@ -43,6 +43,8 @@ T = TypeVar("T")
 F = TypeVar("F", "asyncio.Future[tuple[NDArray[np.uint8], float, Encoded]]", "asyncio.Future[Row]")
 
 _MAX_TIMEOUT_MS: Final = 3_600_000
+# Other requests give theirs back; a second later it may be enough.
+_NO_MEMORY_RETRY_S: Final = 1.0
 
 
 class Caller(Protocol):
@@ -196,8 +198,16 @@ class _Work:
 
 
 def _decode_timed(data: Encoded, contract: InputContract, limits: DecodeLimits, started: float) -> _Decoded:
-    """The pixels, and the seconds since ``started`` (with those spent waiting for a thread)."""
-    return decode(data, contract, limits), time.monotonic() - started, data
+    """The pixels, and the seconds since ``started`` (with those spent waiting for a thread).
+
+    Raises:
+        Overloaded: There is no memory for it now, which is not the client's fault.
+        RequestError: As `decode`.
+    """
+    try:
+        return decode(data, contract, limits), time.monotonic() - started, data
+    except MemoryError as exc:
+        raise Overloaded("there is no memory to decode this image now", _NO_MEMORY_RETRY_S) from exc
 
 
 async def _settled(work: Awaitable[T]) -> T | RequestError:

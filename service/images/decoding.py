@@ -29,6 +29,7 @@ def decode(
         UnsupportedMediaType: A recognised format that is switched off or not known to Foldserve.
         UndecodableImage: Unknown, truncated or corrupt bytes.
         TooManyPixels: More pixels than ``limits.max_pixels``.
+        MemoryError: There is not enough now.
     """
     data = bytes(data)  # no copy where it is bytes already
     info = probe(data, limits)

@@ -95,6 +95,8 @@ def read(data: bytes, gray: bool, reduction: int = 1) -> NDArray[np.uint8]:
 def _header(data: bytes) -> tuple[int, int, str]:
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except MemoryError:
+        raise
     except Exception as exc:  # ValueError with libjpeg's words, but KeyError for some broken headers
         raise UndecodableImage(f"JPEG: unreadable header: {exc}") from exc
     return height, width, space
@@ -122,6 +124,8 @@ def _strictly(data: bytes, space: str, width: int, height: int, reduction: int) 
     least_height, least_width = -(-height // reduction), -(-width // reduction)
     try:
         return _decoded(data, space, least_width, least_height)
+    except MemoryError:
+        raise
     except Exception as first:
         tidied = _tidied(data)
         try:

@@ -151,6 +151,8 @@ def _blaming_the_bytes(name: str) -> Iterator[None]:
     """Whatever a plugin stumbles over, the bytes are to blame: plugins raise what parsing raised."""
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as exc:
         raise UndecodableImage(f"{name.upper()}: truncated, corrupt or of an unknown kind: {exc}") from exc
 

@@ -187,6 +187,8 @@ def _inflate(canvas: Image.Image, pixels: bytes | memoryview, rawmode: str, inte
     """Inflates, unfilters and unpacks the rows into ``canvas``."""
     try:
         canvas.frombytes(pixels, "zip", rawmode, interlace)
+    except MemoryError:
+        raise
     except Exception as exc:  # whatever the decoder stumbles over, the bytes are to blame
         raise UndecodableImage(f"PNG: corrupt pixels: {exc}") from exc
 
