@@ -147,6 +147,13 @@ class Settings(BaseSettings):
         le=600_000,
         description="Time from the headers to the end of the body; then 408.",
     )
+    write_timeout_ms: int = Field(
+        default=30_000,
+        ge=100,
+        le=600_000,
+        description="How long a client may leave what it is sent unread; then its connection is reset. Linux "
+        "only.",
+    )
     keep_alive_timeout_s: int = Field(
         default=75,
         ge=1,

@@ -188,7 +188,7 @@ class Application:
         try:
             await self._answer(exchange)
         except ClientLeft as left:
-            self.journal.left(exchange, left)
+            self.journal.abandoned(exchange, left)
         finally:
             inflight.dec()
             exchange.close()

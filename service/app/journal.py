@@ -31,9 +31,16 @@ _CROWD_REASONS: Final = frozenset(
 
 
 class Journal:
-    """The metrics and the log of one application's requests."""
+    """The metrics and the log of one application's requests.
+
+    Attributes:
+        answered: Requests, however they ended.
+        left: Requests whose client did not wait. With those answered, all that there were.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
+        self.answered = 0
+        self.left = 0
         self._metrics = metrics
         self._throttle = Throttle()
 
@@ -69,7 +76,7 @@ class Journal:
             exchange.trace.attributes["error.type"] = reason.value
         logger.exception("request failed", extra={"fields": {"reason": reason.value, **_fields(exchange)}})
 
-    def left(self, exchange: Exchange, left: ClientLeft) -> None:
+    def abandoned(self, exchange: Exchange, left: ClientLeft) -> None:
         """The client did not wait for its answer."""
         if left.stage == "receive":
             self._metrics.instances_cancelled("receive")
@@ -90,7 +97,9 @@ class Journal:
                 is_failure=exchange.status >= 500,
             )
         if not exchange.has_responded:
+            self.left += 1
             return
+        self.answered += 1
         method = exchange.method if exchange.method in _METHODS else _OTHER_METHOD
         trace_id = None if exchange.trace is None else exchange.trace.trace_id
         self._metrics.request_finished(exchange.route, method, str(exchange.status), seconds, trace_id)

@@ -21,8 +21,9 @@ import uvloop
 
 from service.server.connection import Connection, ConnectionLimits
 from service.server.fleet import Fleet, serve_with_workers
-from service.server.listener import bind, raise_descriptor_limit
+from service.server.listener import bind, limit_unread_answers, raise_descriptor_limit
 from service.server.process import Server, serve_alone
+from service.server.signals import hold_signals
 from service.settings import Settings
 
 __all__ = ["Connection", "ConnectionLimits", "Fleet", "Server", "bind", "serve"]
@@ -39,8 +40,10 @@ def serve(settings: Settings) -> None:
         ProviderUnavailable: The execution provider that was demanded is not there.
         FoldserveError: Any of these, in a worker.
     """
+    hold_signals()
     raise_descriptor_limit(settings.max_connections)
     with bind(settings.host, settings.port) as listener:
+        limit_unread_answers(listener, settings.write_timeout_ms)
         host, port = listener.getsockname()[:2]
         logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

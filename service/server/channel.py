@@ -3,7 +3,7 @@
 ::
 
     parent ── complete, drain, stop, dump, sum, look, looked ──▶ worker    Link: one JSON object a line
-           ◀── state, failed, snapshot, ask, spread, seen ──
+           ◀── state, failed, snapshot, ask, spread, seen ──               (state also as a heartbeat)
     parent ── "+" and a connection ────────────▶ worker                    handover: one packet each
            ◀── "-", a connection ended ──
 """

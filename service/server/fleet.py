@@ -8,7 +8,8 @@
 
     all are ready      so is the service: earlier connections would all go to the first, and stay there
     a worker ends      another is started; what it counted stays in the sums
-    one cannot start   all end, with its reason
+    one hangs          it is killed, and another is started
+    one cannot start   all end, with its reason; but once all have served it is tried again, ever more rarely
     SIGTERM            all drain: the parent's listener stays open for shutdown_delay_s, then closes;
                        each worker finishes what it has
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import multiprocessing
 import signal
 import socket
@@ -35,7 +37,8 @@ from service.errors import FoldserveError, InvalidConfiguration
 from service.metrics import Snapshot, lasting, missing_workers, total
 from service.server.channel import Link, count_ends, hand_over
 from service.server.listener import admit_no_more
-from service.server.worker import run_worker
+from service.server.signals import SIGNALS, release_signals
+from service.server.worker import HEARTBEAT_S, run_worker
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,16 +47,17 @@ logger = logging.getLogger(__name__)
 _ACCEPTS_A_TURN: Final = 64
 # When nobody can take a connection, the next try.
 _RETRY_S: Final = 0.01
-# A worker that ends is replaced after this; doubled each time, so that a fault does not become a storm.
+# A worker that ends is replaced after this; doubled each time, so that a fault does not become a storm, and
+# forgotten when one has lived for a while.
 _RESTART_S: Final = 0.5
 _MAX_RESTART_S: Final = 30.0
+_STEADY_S: Final = 300.0
 _SNAPSHOT_TIMEOUT_S: Final = 1.0
 _LAST_CALL_S: Final = 0.05
 # Beyond the grace, for a worker to end by itself.
 _KILL_AFTER_S: Final = 5.0
 
 _tickets = itertools.count(1)
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # A fresh interpreter: no thread, lock or event loop of the parent comes along.
 _context = multiprocessing.get_context("spawn")
 
@@ -68,6 +72,8 @@ class Member:
         was_ready: Whether it ever did.
         failure: Why it could not start.
         counted: The last that it said of its metrics.
+        missed: Heartbeats since it last said anything.
+        started: `time.monotonic`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -77,6 +83,8 @@ class Member:
         self.was_ready = False
         self.failure: str | None = None
         self.counted: Snapshot = {}
+        self.missed = 0
+        self.started = time.monotonic()
         self._handover, handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._end, link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._handover.setblocking(False)
@@ -144,6 +152,7 @@ class Member:
 
     def _hear(self, say: str, message: dict[str, object], fleet: Fleet) -> None:
         self.has_started = True
+        self.missed = 0
         match say, message:
             case "state", {"is_ready": bool(is_ready)}:
                 self.is_ready = is_ready
@@ -181,7 +190,7 @@ class Member:
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
     """What is started here never sees them: Ctrl-C reaches a whole group, but the parent decides."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
@@ -223,12 +232,15 @@ class Fleet:
         Raises:
             FoldserveError: A worker could not start; says why.
         """
-        for number in _SIGNALS:
-            self._loop.add_signal_handler(number, self._hear_signal, number)
+        for number in SIGNALS:
+            self._loop.add_signal_handler(number, self._hear_signal, signal.Signals(number))
+        release_signals()
         for _ in range(self._settings.workers):
             self._start()
         self._loop.add_reader(self._listener.fileno(), self._accept)
+        watching = asyncio.create_task(self._watch())
         await self._stop.wait()
+        watching.cancel()
         if self._failure is None:
             await self._drain()
         await self._end()
@@ -275,14 +287,38 @@ class Fleet:
         self._buried = total([self._buried, lasting(member.counted)])
         if self.is_stopping:
             return
-        if not member.was_ready:
-            self._fail(member.failure or f"a worker ended with status {member.process.exitcode} at its start")
+        status = f"a worker ended with status {member.process.exitcode}"
+        if member.was_ready:
+            logger.error("%s; another is started", status)
+        elif self.is_complete:
+            logger.error("%s at its start; it is tried again: %s", status, member.failure)
+        else:
+            self._fail(member.failure or f"{status} at its start")
             return
-        logger.error("a worker ended with status %s; another is started", member.process.exitcode)
-        await asyncio.sleep(self._restart_s)
-        self._restart_s = min(2 * self._restart_s, _MAX_RESTART_S)
+        await asyncio.sleep(self._delay(member))
         if not self.is_stopping:
             self._start()
+
+    def _delay(self, ended: Member) -> float:
+        """Seconds until a worker that ended is replaced."""
+        if time.monotonic() - ended.started > _STEADY_S:
+            self._restart_s = _RESTART_S
+        delay, self._restart_s = self._restart_s, min(2 * self._restart_s, _MAX_RESTART_S)
+        return delay
+
+    async def _watch(self) -> None:
+        """End every worker whose event loop hangs; that it is replaced follows.
+
+        Beats are counted, not seconds: when the whole machine was suspended, nobody has missed one.
+        """
+        limit = math.ceil(self._settings.inference_timeout_s / HEARTBEAT_S) + 1
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            for member in self._members:
+                member.missed += 1
+                if member.was_ready and member.missed > limit:
+                    logger.critical("worker %s says nothing any more; it is killed", member.process.pid)
+                    member.process.kill()
 
     def _fail(self, why: str) -> None:
         self._failure = why

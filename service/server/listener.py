@@ -55,6 +55,16 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def limit_unread_answers(listener: socket.socket, timeout_ms: int) -> None:
+    """Have the kernel reset every connection of this listener whose client stops taking in what it is sent.
+
+    That frees the memory and the descriptor of clients that vanished without a word, and of those that ask
+    and never read. Connections inherit the option. Linux only.
+    """
+    if sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+
+
 def raise_descriptor_limit(connections: int) -> None:
     """Let this process have a file descriptor for each connection, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -18,6 +18,7 @@ import uvicorn
 from service.app import Application
 from service.server.connection import Connection, ConnectionLimits
 from service.server.listener import admit_no_more
+from service.server.signals import SIGNALS, release_signals
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,8 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Have `handle_exit` called on signals; not raised again at the end: a drain is a success."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        release_signals()
         try:
             yield
         finally:
@@ -124,7 +125,9 @@ class Server(uvicorn.Server):
         for task in list(self.server_state.tasks):
             task.cancel()
         await self._wait_for_tasks(time.monotonic() + _FAREWELL_S)
-        logger.info("stopped")
+        journal = self.application.journal
+        books = {"answered": journal.answered, "left": journal.left}
+        logger.info("stopped", extra={"fields": books})
 
     def _close_idle(self, *, even_fresh: bool = False) -> None:
         """Close connections without a request, and have the others end with their answer."""

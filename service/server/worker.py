@@ -23,6 +23,10 @@ from service.server.channel import Link, report_end, take
 from service.server.process import Server
 from service.settings import Settings
 
+# How often a worker says that its event loop turns.
+HEARTBEAT_S: Final = 1.0
+# uvicorn's ticks between two heartbeats.
+_TICKS_A_BEAT: Final = 10
 # The parent gives the others half of this to say what they count.
 _GATHER_TIMEOUT_S: Final = 2.0
 
@@ -91,16 +95,16 @@ class Worker(Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Tell the parent of a change; end if only a restart helps."""
-        self._tell_state()
+        """Tell the parent of a change, and now and then that there is none; end if only a restart helps."""
+        self._tell_state(is_due=not counter % _TICKS_A_BEAT)
         while self._ends_unsaid and report_end(self._handover):
             self._ends_unsaid -= 1
         is_lost = self.application.why_not_alive() is not None
         return await super().on_tick(counter) or is_lost
 
-    def _tell_state(self) -> None:
+    def _tell_state(self, *, is_due: bool) -> None:
         is_ready = self.application.why_not_able() is None
-        if is_ready != self._is_ready:
+        if is_due or is_ready != self._is_ready:
             self._is_ready = is_ready
             self._link.send("state", is_ready=is_ready)
 
