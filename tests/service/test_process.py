@@ -25,8 +25,8 @@ TIMEOUT_S = 30.0
 IMAGE = png(TinyModel.make().image(1))
 
 
-def command(*flags: str) -> list[str]:
-    return [sys.executable, "-m", "service", "--host", "127.0.0.1", "--threads", "1", *flags]
+def command(*flags: str, program: str = "service") -> list[str]:
+    return [sys.executable, "-m", program, "--host", "127.0.0.1", "--threads", "1", *flags]
 
 
 @dataclass
@@ -43,10 +43,14 @@ class Service:
 
 
 @asynccontextmanager
-async def running(repository: Path, *flags: str) -> AsyncIterator[Service]:
+async def running(
+    repository: Path, *flags: str, program: str = "service", **environment: str
+) -> AsyncIterator[Service]:
     """A process that is ready."""
     process = await asyncio.create_subprocess_exec(
-        *command("--port", "0", "--repository", str(repository), *flags), stderr=asyncio.subprocess.PIPE
+        *command("--port", "0", "--repository", str(repository), *flags, program=program),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
     )
     assert process.stderr is not None
     try:
