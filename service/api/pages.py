@@ -1,7 +1,8 @@
-"""``/``: the playground, its files, and the model cards it shows.
+"""``/`` and ``/docs``: the playground and the reference of the API, their files, and the model cards.
 
 The files are read once, at start: what is served is a closed set, and no path of a request reaches the disk.
-The page loads nothing from elsewhere and runs no inline script, and its policy holds it to that.
+The pages load nothing from elsewhere and run no inline script, and their policy holds them to that: they work
+in a network that leads nowhere.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class ModelCard(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """One file of the page, as it is sent."""
+    """One file of the pages, as it is sent."""
 
     body: bytes
     media_type: str
@@ -105,7 +106,7 @@ class _File:
 
 
 def pages_router(repository: Repository) -> APIRouter:
-    """The page, its files and the model cards."""
+    """The pages, their files and the model cards."""
     router = APIRouter(tags=["models"])
     page = _page_files()
 
@@ -117,6 +118,10 @@ def pages_router(repository: Repository) -> APIRouter:
     @router.get("/", include_in_schema=False)
     async def index(if_none_match: Annotated[str, Header()] = "") -> Response:
         return page["index.html"].response(if_none_match)
+
+    @router.get("/docs", include_in_schema=False)
+    async def reference(if_none_match: Annotated[str, Header()] = "") -> Response:
+        return page["reference.html"].response(if_none_match)
 
     @router.get("/static/{name}", include_in_schema=False)
     async def static(name: str, if_none_match: Annotated[str, Header()] = "") -> Response:

@@ -58,6 +58,7 @@ class Framework:
             title="Foldserve",
             version=__version__,
             summary="Image classification by a folded network.",
+            docs_url=None,  # its page loads its scripts from elsewhere; ours is in `service.api.pages`
             redoc_url=None,
             redirect_slashes=False,
             lifespan=lifespan,

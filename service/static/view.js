@@ -5,7 +5,7 @@ import { plainly } from "./client.js";
 const STAGES = ["decode", "queue", "inference"];
 
 /** An element with attributes (or style variables, for names that start with two dashes) and children. */
-function element(tag, attributes = {}, ...children) {
+export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("--")) node.style.setProperty(name, value);

@@ -119,3 +119,14 @@ async def test_a_refused_image_is_explained_with_its_request(page: Page, picture
     assert "picture-2.png: This is no image, or a damaged one." in await page.text("#problem")
     assert await page.text("#request-id")
     page.complaints[:] = [text for text in page.complaints if "422" not in text]
+
+
+async def test_the_reference_shows_every_route_and_unfolds_a_schema(page: Page) -> None:
+    await page.page.click("text=API")
+    await page.page.wait_for_selector(".operation")
+    routes = await page.text("#index")
+    assert all(route in routes for route in ("POST /predict", "GET /readyz", "GET /metrics"))
+    assert "X-Request-Timeout-Ms" in await page.text("#post--predict")
+    await page.page.click("#post--predict >> text=PredictResponse")
+    await page.page.wait_for_selector("#schema-PredictResponse[open]")
+    assert "request_id" in await page.text("#schema-PredictResponse")

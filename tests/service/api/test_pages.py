@@ -19,6 +19,7 @@ from tests.service.api.test_predict import problem_of
 
 STATIC = Path(package.__file__).parent / "static"
 FILES = sorted(path.name for path in STATIC.iterdir())
+PAGES = [name for name in FILES if name.endswith(".html")]
 
 
 async def test_cards_tell_what_serves_the_default_first(service: Running) -> None:
@@ -43,7 +44,7 @@ async def test_before_a_model_is_loaded_there_are_no_cards(models: Path) -> None
         assert (await client.get("/")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", *(f"/static/{name}" for name in FILES)])
+@pytest.mark.parametrize("path", ["/", "/docs", *(f"/static/{name}" for name in FILES)])
 async def test_the_page_is_held_to_itself(service: Running, path: str) -> None:
     response = await service.client.get(path)
     assert response.status_code == 200
@@ -68,18 +69,19 @@ def _text(name: str) -> str:
 def test_every_file_of_the_page_is_used_and_every_reference_is_there() -> None:
     everything = "".join(_text(name) for name in FILES)
     for name in FILES:
-        assert name == "index.html" or name in everything
-    for name in re.findall(r'(?:href|src)="static/([^"]+)"', _text("index.html")):
-        assert name in FILES
+        assert name in PAGES or name in everything
+    for page in PAGES:
+        for name in re.findall(r'(?:href|src)="static/([^"]+)"', _text(page)):
+            assert name in FILES
     for script in (name for name in FILES if name.endswith(".js")):
         for name in re.findall(r'from "\./([^"]+)"', _text(script)):
             assert name in FILES
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline() -> None:
-    page = _text("index.html")
-    assert not re.search(r"<style|\sstyle=|\son[a-z]+=", page)
-    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page))
+def test_the_pages_load_nothing_from_elsewhere_and_have_nothing_inline() -> None:
+    for page in map(_text, PAGES):
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=", page)
+        assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page))
     for name in FILES:
         links = set(re.findall(r"https?://[^\s\"')]+", _text(name)))
         assert links <= {"http://www.w3.org/2000/svg"}
