@@ -19,8 +19,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command, or the service; the exit status."""
     try:
         if arguments and arguments[0] in COMMANDS:
-            sys.stdout.write(COMMANDS[arguments[0]](arguments[1:]))
-            return 0
+            outcome = COMMANDS[arguments[0]](arguments[1:])
+            return outcome if isinstance(outcome, int) else _print(outcome)
         settings = load_settings(arguments)
     except InvalidConfiguration as error:
         return _complain(error, 2)
@@ -31,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
         serve(settings)
     except FoldserveError as error:
         return _complain(error, 1)
+    return 0
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text)
     return 0
 
 

@@ -1,7 +1,8 @@
-"""Commands beside serving: the reference documents, written by the code they describe, API keys, tuning."""
+"""Commands beside serving: reference documents, written by the code they describe, keys, tuning, a check-up."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -14,7 +15,9 @@ from service.errors import InvalidConfiguration
 from service.metrics import metrics_reference
 from service.settings import Settings, settings_reference
 
-Command: TypeAlias = Callable[[Sequence[str]], str]
+_JSON_FLAG: Final = "--json"
+# Its arguments → what it prints, or the exit status of one that has printed for itself.
+Command: TypeAlias = Callable[[Sequence[str]], str | int]
 
 
 def openapi_document() -> str:
@@ -49,6 +52,21 @@ def tune(arguments: Sequence[str]) -> str:
     return tuning.tune(arguments)
 
 
+def check_up(arguments: Sequence[str]) -> int:
+    """Look for what would keep the service from working here; ``--json`` for programs. See `service.doctor`.
+
+    Args:
+        arguments: The flags that the service would be started with.
+
+    Returns:
+        The exit status: 1 if there is a problem.
+    """
+    from service.doctor import examine, report  # serving does not need it
+
+    flags = [argument for argument in arguments if argument != _JSON_FLAG]
+    return report(examine(flags), sys.stdout, as_json=_JSON_FLAG in arguments)
+
+
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
         "openapi": lambda _: openapi_document(),
@@ -56,5 +74,6 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "metrics": lambda _: metrics_reference(),
         "key": new_key,
         "tune": tune,
+        "doctor": check_up,
     }
 )
