@@ -57,6 +57,13 @@ test: $(EVERYTHING) ## All tests (ARGS="-k batcher" for some of them; JOBS=1 one
 acceptance: $(EVERYTHING) ## Train on the data in TEST_DATA_DIR and hold the promised accuracies (minutes)
 	$(BIN)/python -m pytest -m acceptance $(ARGS)
 
+# How many requests `endurance` sends; 1000000 takes minutes.
+REQUESTS ?= 100000
+
+.PHONY: endurance
+endurance: $(EVERYTHING) ## Count every request through disconnects, kills and restarts; slow and hostile clients (REQUESTS=1000000)
+	REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -m endurance -s $(ARGS)
+
 .PHONY: gpu-check
 gpu-check: $(RUNTIME) ## Prove that CUDA is really active and agrees with the CPU; nothing to do without a GPU
 	@$(BIN)/python -m benchmarks.gpu_check --repository '$(REPOSITORY)' $(ARGS)
