@@ -1,4 +1,4 @@
-"""Commands beside serving: reference documents, written by the code they describe, keys, tuning, a check-up."""
+"""Commands beside serving: documents written by the code they describe, keys, tuning, a check-up."""
 
 from __future__ import annotations
 

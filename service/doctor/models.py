@@ -11,6 +11,7 @@ from service.app.wiring import repository_options
 from service.doctor.finding import Finding, ok, problem, warning
 from service.errors import InvalidConfiguration, ModelRejected, ProviderUnavailable
 from service.repository import RepositoryOptions, build, model_names, versions
+from service.repository.catalogue import Catalogue
 from service.settings import Settings
 
 
@@ -68,9 +69,10 @@ def _missing(name: str, found: list[str]) -> Finding:
 def _model(name: str, options: RepositoryOptions) -> Finding:
     """The highest version that may serve, and what is wrong with those above it."""
     faults = []
+    catalogue = Catalogue(options)
     for version in versions(options.root / name, options.root):
         try:
-            built = build(name, version, options)
+            built = build(name, version, catalogue.model_file(name, version), options.engine)
         except (ModelRejected, ProviderUnavailable) as fault:
             faults.append(f"version {version}: {fault}")
             continue

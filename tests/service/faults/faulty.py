@@ -109,9 +109,9 @@ class ObedientEngine(Engine):
 class FaultyRepository(Repository):
     """A real repository of such engines."""
 
-    def _serve(self, built: BuiltModel) -> None:
-        orders = Path(os.environ[ORDERS])
-        super()._serve(replace(built, engine=ObedientEngine(built.engine, orders)))
+    def _build(self, name: str, version: str) -> BuiltModel:
+        built = super()._build(name, version)
+        return replace(built, engine=ObedientEngine(built.engine, Path(os.environ[ORDERS])))
 
 
 def main(arguments: Sequence[str]) -> None:
