@@ -53,6 +53,19 @@ check: $(EVERYTHING) ## Lint, format, import contracts and types
 test: $(EVERYTHING) ## All tests (ARGS="-k batcher" for some of them; JOBS=1 one after the other)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
+# Their pins and ours exclude each other (protobuf), so they live in an environment of their own.
+CLIENTS := .venv-clients
+
+.PHONY: clients
+clients: $(EVERYTHING) ## Ask the service with Triton's and KServe's own clients, unmodified
+	@test -x $(CLIENTS)/bin/pip || "$(PYTHON)" -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install -qq $(PIP_ARGS) -r tests/clients/requirements.txt
+	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest tests/clients $(ARGS)
+
+.PHONY: grpc
+grpc: $(EVERYTHING) ## Compile the protocol definition of the gRPC interface again
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. service/api/rpc/open_inference.proto
+
 .PHONY: acceptance
 acceptance: $(EVERYTHING) ## Train on the data in TEST_DATA_DIR and hold the promised accuracies (minutes)
 	$(BIN)/python -m pytest -m acceptance $(ARGS)
@@ -112,13 +125,13 @@ image: ## Build the container image foldserve:cpu (TARGET=gpu; ARGS="--build-arg
 constraints: $(EVERYTHING) ## Compile the pins in constraints.txt again
 	$(BIN)/pip-compile $(PIP_ARGS) --quiet --upgrade --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--extra export --extra loadtest --extra tracing --extra dev --extra bench --output-file $@.txt pyproject.toml
+		--extra export --extra grpc --extra loadtest --extra tracing --extra dev --extra bench --output-file $@.txt pyproject.toml
 	sed -i.old -E 's/^(torch==[0-9.]+)\+.*/\1/; s/^(onnxruntime)-gpu(==[0-9.]+).*/&\n\1\2/' $@.txt
 	rm $@.txt.old
 
 .PHONY: clean
 clean: ## Remove caches, reports and the virtual environment (models stay)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache reports build dist *.egg-info
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache reports build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install = \
@@ -134,8 +147,8 @@ $(RUNTIME): pyproject.toml constraints.txt
 
 $(EVERYTHING): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
-	$(call install,export$(comma)loadtest$(comma)tracing$(comma)dev$(GPU_EXTRA))
+	$(call install,export$(comma)grpc$(comma)loadtest$(comma)tracing$(comma)dev$(GPU_EXTRA))
 
 $(BENCHMARKS): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
-	$(call install,export$(comma)loadtest$(comma)tracing$(comma)dev$(comma)bench$(GPU_EXTRA))
+	$(call install,export$(comma)grpc$(comma)loadtest$(comma)tracing$(comma)dev$(comma)bench$(GPU_EXTRA))

@@ -62,6 +62,13 @@ class Settings(BaseSettings):
         "0.0.0.0 is reachable from everywhere the network lets it.",
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of the Open Inference Protocol over gRPC; 0 takes any free one. Needs the extra "
+        "`grpc`. With several workers the kernel deals connections out among them. Unset: no gRPC.",
+    )
     repository: Path = Field(
         default=Path("models"),
         description="Folder with <name>/<version>/model.onnx. The highest version that loads and passes "

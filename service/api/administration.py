@@ -15,7 +15,7 @@ from service.api.documentation import problem_responses
 from service.errors import Reason
 from service.repository import Plan, Repository, VersionState, VersionStatus
 
-_CHANGE_REASONS = (
+CHANGE_REASONS = (
     Reason.INVALID_PARAMETER,
     Reason.UNAUTHENTICATED,
     Reason.FORBIDDEN,
@@ -63,7 +63,7 @@ def administration_router(repository: Repository) -> APIRouter:
         """What is wanted of a model, and what became of each of its versions."""
         return document(name)
 
-    @router.post("/rollback", responses=problem_responses(*_CHANGE_REASONS))
+    @router.post("/rollback", responses=problem_responses(*CHANGE_REASONS))
     async def rollback(
         name: str,
         to: Annotated[
@@ -74,7 +74,7 @@ def administration_router(repository: Repository) -> APIRouter:
         await repository.rollback(name, to)
         return document(name)
 
-    @router.put("/serving", responses=problem_responses(*_CHANGE_REASONS))
+    @router.put("/serving", responses=problem_responses(*CHANGE_REASONS))
     async def arrange(name: str, plan: Plan) -> ModelDocument:
         """Replace the plan: version, aliases, canary, shadow. Refused if one of them does not serve."""
         await repository.arrange(name, plan)

@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, Protocol, TypeAlias, cast
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -69,6 +69,50 @@ def make_request_id() -> str:
 def is_well_formed_id(given: bytes) -> bool:
     """Whether a client may name its request so, in headers and in the log."""
     return _WELL_FORMED_ID.fullmatch(given) is not None
+
+
+class Conversation(Protocol):
+    """What is told of every request, whatever carried it."""
+
+    @property
+    def request_id(self) -> str:
+        """Its name in the log."""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method, or what stands for it."""
+
+    @property
+    def route(self) -> str:
+        """The route template, for metrics and logs."""
+
+    @property
+    def started(self) -> float:
+        """`time.monotonic` at its beginning."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of its end; 0 until there is one."""
+
+    @property
+    def has_responded(self) -> bool:
+        """Whether it has one."""
+
+    @property
+    def timings(self) -> list[tuple[str, float]]:
+        """Name and seconds of each stage."""
+
+    @property
+    def trace(self) -> Trace | None:
+        """Of this request; None where it is not traced."""
+
+    @property
+    def trace_id(self) -> str | None:
+        """Of the trace that it belongs to, here or at its caller's."""
+
+    @property
+    def refused_images(self) -> dict[Reason, int]:
+        """How many of its images got an error in their place, by reason."""
 
 
 class Exchange:

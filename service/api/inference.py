@@ -51,10 +51,14 @@ class Caller(Protocol):
     """Who asks, as far as the road is concerned; `service.api.exchange.Exchange` is one.
 
     Attributes:
+        request_id: The request's name.
+        headers: By lower-case name.
         timings: Name and seconds of each stage.
         trace: Of the request; None where it is not traced.
     """
 
+    request_id: str
+    headers: dict[bytes, bytes]
     timings: list[tuple[str, float]]
     trace: Trace | None
 
@@ -98,7 +102,7 @@ class Inference:
         self.bodies = BodyReader(limits.body)
         self._pool = pool
 
-    def find(self, exchange: Exchange, model: str | None, version: str | None) -> ServedModel:
+    def find(self, caller: Caller, model: str | None, version: str | None) -> ServedModel:
         """The version that answers a request at this moment.
 
         Admit to its batcher before anything is awaited: a version that was found has not begun to close.
@@ -107,8 +111,8 @@ class Inference:
             ModelNotFound: No such model or version is loaded.
             NotReady: Nothing is served yet.
         """
-        key = exchange.headers.get(self.limits.routing_header)
-        return self.resolve(model, version, key or exchange.request_id.encode())
+        key = caller.headers.get(self.limits.routing_header)
+        return self.resolve(model, version, key or caller.request_id.encode())
 
     def deadline(self, started: float, timeout_s: float | None) -> float:
         """On the clock of `time.monotonic`. The default leaves out what the client took to send its body.
@@ -266,7 +270,15 @@ def client_timeout_s(exchange: Exchange) -> float | None:
     Raises:
         InvalidParameter: It is no whole number of milliseconds, or out of range.
     """
-    given = exchange.headers.get(b"x-request-timeout-ms")
+    return parse_timeout_s(exchange.headers.get(b"x-request-timeout-ms"))
+
+
+def parse_timeout_s(given: bytes | None) -> float | None:
+    """Seconds, of the header that says milliseconds; None where it was not sent.
+
+    Raises:
+        InvalidParameter: As `client_timeout_s`.
+    """
     if given is None:
         return None
     if not given.isdigit() or not 1 <= int(given) <= _MAX_TIMEOUT_MS:

@@ -44,7 +44,7 @@ STATUSES: Final = MappingProxyType(
 # The clients of the inference protocols know 400 alone for what is wrong with a tensor.
 _TENSOR_STATUS: Final = 400
 # A model that is not ready or on its way out says nothing about when; a second later is worth a try.
-_DEFAULT_RETRY_S = 1.0
+_DEFAULT_RETRY_S = 1
 
 
 def status_of(error: RequestError) -> int:
@@ -83,19 +83,19 @@ def problem_body(error: RequestError, request_id: str) -> bytes:
     )
 
 
-def retry_after(error: RequestError) -> bytes | None:
-    """``Retry-After`` in whole seconds, at least 1; None for errors that waiting does not cure."""
+def retry_after_s(error: RequestError) -> int | None:
+    """``Retry-After``: whole seconds, at least 1; None for errors that waiting does not cure."""
     if isinstance(error, Overloaded | RateLimited):
-        return b"%d" % max(1, math.ceil(error.retry_after_s))
-    return b"%d" % _DEFAULT_RETRY_S if STATUSES[error.reason] == 503 else None
+        return max(1, math.ceil(error.retry_after_s))
+    return _DEFAULT_RETRY_S if STATUSES[error.reason] == 503 else None
 
 
 def problem_response(error: RequestError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers and body of the answer to an error."""
     headers = [(b"content-type", PROBLEM_MEDIA_TYPE)]
-    seconds = retry_after(error)
+    seconds = retry_after_s(error)
     if seconds is not None:
-        headers.append((b"retry-after", seconds))
+        headers.append((b"retry-after", b"%d" % seconds))
     if error.reason is Reason.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     return status_of(error), headers, problem_body(error, request_id)

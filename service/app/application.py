@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -66,6 +66,7 @@ class Application:
         metrics: Of this application alone.
         repository: The models.
         journal: What became of its requests.
+        inference: The road to the models.
         has_company_to_come: Whether this is one of several workers and not all of them have been ready yet.
     """
 
@@ -87,15 +88,15 @@ class Application:
         self._gather = gather
         self._access = make_access(settings)
         self._tracer = make_tracer(settings, self.metrics)
-        inference = Inference(self.repository.resolve, request_limits(settings), self._pool)
+        self.inference = Inference(self.repository.resolve, request_limits(settings), self._pool)
         routers = (
             health_router(self),
             metrics_router(self.scrape),
             pages_router(self.repository),
             administration_router(self.repository),
-            protocol_router(self, self.repository.resolve),
+            protocol_router(self, self.repository),
         )
-        lean = lean_routes(inference, self.metrics)
+        lean = lean_routes(self.inference, self.metrics)
         self._lean = LeanRoutes(lean)
         self._framework = Framework(self.journal, routers, lean, self._lifespan)
 
@@ -214,15 +215,20 @@ class Application:
         path = exchange.scope["path"]
         scope = access.Scope.PREDICT if route is not None else scope_of(exchange.method, path)
         if scope is not None:
-            self._admit(scope, exchange)
+            self.admit(scope, exchange.headers, _address(exchange.scope))
         if route is not None and exchange.method == METHOD:
             await route.endpoint(exchange)
         else:
             await self._framework(exchange)
 
-    def _admit(self, scope: access.Scope, exchange: Exchange) -> None:
+    def admit(self, scope: access.Scope, headers: Mapping[bytes, bytes], address: str) -> None:
+        """Let a request in, or say why not; see `service.access.Access.admit`.
+
+        Raises:
+            Unauthenticated, Forbidden, RateLimited: Not this one, or not now.
+        """
         if self._access is not None:
-            self._access.admit(scope, exchange.headers, _address(exchange.scope))
+            self._access.admit(scope, headers, address)
         elif scope is access.Scope.ADMIN:
             raise access.no_administration()
 

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Final
 
-from service.api.exchange import ClientLeft, Exchange
+from service.api.exchange import ClientLeft, Conversation
 from service.api.problems import status_of
 from service.errors import Reason, RequestError
 from service.logs import Throttle
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 # Methods outside the closed set of a metric label count as this.
 _OTHER_METHOD: Final = "OTHER"
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "GRPC"})
 _CLIENT_LEFT: Final = "client left"
 # Of these there are thousands a second when there are any.
 _CROWD_REASONS: Final = frozenset(
@@ -44,7 +44,7 @@ class Journal:
         self._metrics = metrics
         self._throttle = Throttle()
 
-    def refused(self, exchange: Exchange, error: RequestError) -> None:
+    def refused(self, exchange: Conversation, error: RequestError) -> None:
         """A request ended with this error."""
         self._metrics.request_rejected(error.reason)
         if exchange.trace is not None:
@@ -69,14 +69,14 @@ class Journal:
             fields = {"reason": error.reason.value, "request_id": request_id, "held_back": held_back}
             logger.info("refused: %s", error.detail, extra={"fields": fields})
 
-    def failed(self, exchange: Exchange, reason: Reason) -> None:
+    def failed(self, exchange: Conversation, reason: Reason) -> None:
         """An exception that nobody thought of ended a request; called where it is handled."""
         self._metrics.request_rejected(reason)
         if exchange.trace is not None:
             exchange.trace.attributes["error.type"] = reason.value
         logger.exception("request failed", extra={"fields": {"reason": reason.value, **_fields(exchange)}})
 
-    def abandoned(self, exchange: Exchange, left: ClientLeft) -> None:
+    def abandoned(self, exchange: Conversation, left: ClientLeft) -> None:
         """The client did not wait for its answer."""
         if left.stage == "receive":
             self._metrics.instances_cancelled("receive")
@@ -85,7 +85,7 @@ class Journal:
             fields = {"stage": left.stage, **_fields(exchange), "held_back": held_back}
             logger.info("client left", extra={"fields": fields})
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, exchange: Conversation) -> None:
         """The last that is said of every request."""
         seconds = time.monotonic() - exchange.started
         if exchange.trace is not None:
@@ -108,18 +108,23 @@ class Journal:
             logger.info("images refused", extra={"fields": fields})
         if logger.isEnabledFor(logging.DEBUG):
             stages = {f"{name}_s": round(stage_s, 6) for name, stage_s in exchange.timings}
-            fields = {"status": exchange.status, "seconds": round(seconds, 6), **stages, **_fields(exchange)}
+            fields = {
+                "status": exchange.status,
+                "seconds": round(seconds, 6),
+                **stages,
+                **_fields(exchange),
+            }
             logger.debug("answered", extra={"fields": fields})
 
 
-def _fields(exchange: Exchange) -> dict[str, object]:
+def _fields(exchange: Conversation) -> dict[str, object]:
     fields: dict[str, object] = {"request_id": exchange.request_id}
     if exchange.trace_id is not None:
         fields["trace_id"] = exchange.trace_id
     return {**fields, "method": exchange.method, "route": exchange.route}
 
 
-def _attributes(exchange: Exchange) -> dict[str, str | int]:
+def _attributes(exchange: Conversation) -> dict[str, str | int]:
     """What a request's span says, by OpenTelemetry's names for HTTP servers."""
     return {
         "http.request.method": exchange.method,

@@ -23,6 +23,7 @@ from service.server.connection import Connection, ConnectionLimits
 from service.server.fleet import Fleet, serve_with_workers
 from service.server.listener import bind, limit_unread_answers, raise_descriptor_limit
 from service.server.process import Server, serve_alone
+from service.server.rpc import hold_port
 from service.server.signals import hold_signals
 from service.settings import Settings
 
@@ -42,10 +43,13 @@ def serve(settings: Settings) -> None:
     """
     hold_signals()
     raise_descriptor_limit(settings.max_connections)
-    with bind(settings.host, settings.port) as listener:
+    settings, held = hold_port(settings)
+    with held, bind(settings.host, settings.port) as listener:
         limit_unread_answers(listener, settings.write_timeout_ms)
         host, port = listener.getsockname()[:2]
         logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        if settings.grpc_port is not None:
+            logger.info("listening for gRPC on port %d", settings.grpc_port)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             if settings.workers == 1:
                 runner.run(serve_alone(settings, listener))

@@ -38,16 +38,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         InvalidConfiguration: The address cannot be had; says why.
     """
+    listener = bound(host, port)
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise InvalidConfiguration(f"cannot listen on {host}: {error.strerror}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
@@ -63,6 +55,35 @@ def limit_unread_answers(listener: socket.socket, timeout_ms: int) -> None:
     """
     if sys.platform == "linux":
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+
+
+def bound(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """A socket that has the address and does not listen.
+
+    Args:
+        host: Address or name.
+        port: 0: any free one.
+        is_shared: Whether other sockets, so marked as well, may have the address too.
+
+    Raises:
+        InvalidConfiguration: The address cannot be had; says why.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        holder = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot listen on {host}: {error.strerror}") from error
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(address)
+    except OSError as error:
+        holder.close()
+        raise InvalidConfiguration(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return holder
 
 
 def raise_descriptor_limit(connections: int) -> None:

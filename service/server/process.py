@@ -11,15 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 
 from service.app import Application
 from service.server.connection import Connection, ConnectionLimits
 from service.server.listener import admit_no_more
+from service.server.rpc import open_port
 from service.server.signals import SIGNALS, release_signals
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.api.rpc.server import RpcServer
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ class Server(uvicorn.Server):
         self.settings = application.settings
         super().__init__(_uvicorn_config(application, on_end))
         self._stop_at: float | None = None
+        self._rpc: RpcServer | None = None
 
     async def run_until_stopped(self, listeners: list[socket.socket]) -> None:
         """Serve on bound sockets until told to stop, then drain.
@@ -75,6 +80,11 @@ class Server(uvicorn.Server):
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         return make(config=self.config, server_state=self.server_state, app_state={})
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self._rpc = await open_port(self.application)
+
     # Signals.
 
     @contextlib.contextmanager
@@ -99,6 +109,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; whether to stop."""
+        if self._rpc is not None:
+            await self._rpc.say_health()
         is_due = self._stop_at is not None and time.monotonic() >= self._stop_at
         return await super().on_tick(counter) or is_due
 
@@ -117,10 +129,12 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         self._close_idle()
+        rpc_ended = asyncio.create_task(self._end_rpc(deadline))
         await self._wait_for_first_requests(min(deadline, time.monotonic() + _FIRST_REQUEST_S))
         self._close_idle(even_fresh=True)
         await self._wait_for_tasks(deadline)
         await self.application.close(max(0.0, deadline - time.monotonic()))
+        await rpc_ended
         await self._wait_for_tasks(time.monotonic() + _FAREWELL_S)
         for task in list(self.server_state.tasks):
             task.cancel()
@@ -128,6 +142,11 @@ class Server(uvicorn.Server):
         journal = self.application.journal
         books = {"answered": journal.answered, "left": journal.left}
         logger.info("stopped", extra={"fields": books})
+
+    async def _end_rpc(self, deadline: float) -> None:
+        """Have gRPC take no new call and finish those that run; what fails at the end still says so."""
+        if self._rpc is not None:
+            await self._rpc.stop(max(0.0, deadline - time.monotonic()) + _FAREWELL_S)
 
     def _close_idle(self, *, even_fresh: bool = False) -> None:
         """Close connections without a request, and have the others end with their answer."""

@@ -13,9 +13,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.model_files import TinyModel, png, write_model
 
@@ -124,10 +127,11 @@ def test_commands_print_the_reference_documents() -> None:
         assert printed.stdout == (Path(__file__).parents[2] / "docs" / document).read_text()
 
 
-def test_the_service_imports_neither_torch_nor_onnx() -> None:
+def test_the_service_imports_neither_torch_nor_onnx_nor_grpc() -> None:
     program = (
         "import sys, service.__main__\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'onnx', 'sklearn'}))"
+        "unwanted = {'torch', 'onnx', 'sklearn', 'grpc', 'google', 'httpx'}\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & unwanted))"
     )
     printed = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
@@ -198,3 +202,26 @@ async def test_logs_are_json_on_request(tmp_path: Path) -> None:
         process.terminate()
         await process.wait()
     assert line.startswith(b'{"time":"')
+
+
+async def test_workers_share_the_grpc_port_and_drain(tmp_path: Path) -> None:
+    write_model(tmp_path, model=TinyModel.make())
+    flags = ("--workers", "2", "--grpc-port", "0")
+    async with running(tmp_path, *flags) as service, asyncio.timeout(TIMEOUT_S):
+        assert service.process.stderr is not None
+        line = (await service.process.stderr.readline()).decode()
+        port = re.search(r"listening for gRPC on port (\d+)", line)
+        assert port is not None, line
+        # Each channel a connection of its own, which the kernel deals out among the workers.
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        for _ in range(8):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port[1]}", options=options) as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                serving = health_pb2.HealthCheckResponse.SERVING
+                while (await stub.Check(health_pb2.HealthCheckRequest())).status != serving:  # noqa: ASYNC110 - of a process
+                    await asyncio.sleep(0.02)
+        async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
+            assert (await client.post("/predict", content=IMAGE)).status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.process.wait() == 0
+        assert "Traceback" not in await service.log()

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.repository import VersionState
+
 
 class _Document(BaseModel):
     # protected_namespaces: `model_name` is the protocol's own word.
@@ -61,7 +63,30 @@ class ModelReady(_Document):
     ready: Literal[True] = True
 
 
-class VersionState(_Document):
+class IndexRequest(BaseModel):
+    """What to list."""
+
+    ready: Annotated[bool, Field(description="Only versions that predict.")] = False
+
+
+class LoadRequest(BaseModel):
+    """How to load a model. There is one way: as it lies in its folder."""
+
+    parameters: Annotated[
+        dict[str, object], Field(description="Of other servers (`config`, `file:…`); refused.")
+    ] = {}
+
+
+class IndexEntry(_Document):
+    """One version of a model."""
+
+    name: str
+    version: str
+    state: VersionState
+    reason: Annotated[str, Field(description="Why it does not predict; empty where nothing is wrong.")]
+
+
+class VersionAvailability(_Document):
     """TensorFlow Serving's word on one version."""
 
     version: str
@@ -74,7 +99,7 @@ class ModelStatus(_Document):
 
     name: str
     ready: Literal[True] = True
-    model_version_status: list[VersionState]
+    model_version_status: list[VersionAvailability]
 
 
 Parameter = bool | int | float | str

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter
 
 from service import __version__
+from service.api.administration import CHANGE_REASONS
 from service.api.documentation import problem_responses
 from service.api.health import Vitals
-from service.api.inference import Resolve
 from service.api.protocol.documents import (
+    IndexEntry,
+    IndexRequest,
     Live,
+    LoadRequest,
     ModelDescription,
     ModelReady,
     ModelStatus,
     Ready,
     ServerMetadata,
     TensorMetadata,
-    VersionState,
+    VersionAvailability,
 )
 from service.api.protocol.tensors import OUTPUT_NAMES
 from service.artifact import INPUT_NAME
-from service.errors import NotReady, Reason
-from service.repository import ServedModel
+from service.errors import InvalidParameter, NotReady, Reason
+from service.repository import Repository, ServedModel
 
 SERVER_NAME = "foldserve"
-EXTENSIONS = ("binary_tensor_data", "classification")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 PLATFORM = "onnxruntime_onnx"
 
 _UNKNOWN = problem_responses(Reason.MODEL_NOT_FOUND, Reason.NOT_READY)
 
 
-def protocol_router(vitals: Vitals, resolve: Resolve) -> APIRouter:
+def protocol_router(vitals: Vitals, repository: Repository) -> APIRouter:
     """Open Inference Protocol v2 without inference, and TensorFlow Serving's model status."""
     router = APIRouter()
     router.include_router(_server_router(vitals))
-    router.include_router(_model_router(resolve))
-    router.include_router(_status_router(resolve))
+    router.include_router(_model_router(repository))
+    router.include_router(_repository_router(repository))
+    router.include_router(_status_router(repository))
     return router
 
 
@@ -64,33 +70,57 @@ def _server_router(vitals: Vitals) -> APIRouter:
     return router
 
 
-def _model_router(resolve: Resolve) -> APIRouter:
+def _model_router(repository: Repository) -> APIRouter:
     router = APIRouter(tags=["open inference protocol"], responses=_UNKNOWN)
 
     @router.get("/v2/models/{model}")
     @router.get("/v2/models/{model}/versions/{version}")
     async def model_metadata(model: str, version: str | None = None) -> ModelDescription:
         """Inputs and outputs of a model."""
-        return model_description(resolve(model, version, b""))
+        return model_description(repository, model, version)
 
     @router.get("/v2/models/{model}/ready")
     @router.get("/v2/models/{model}/versions/{version}/ready")
     async def model_ready(model: str, version: str | None = None) -> ModelReady:
         """Whether a model predicts now."""
-        return ModelReady(name=ready_model(resolve, model, version).name)
+        return ModelReady(name=ready_model(repository, model, version).name)
 
     return router
 
 
-def _status_router(resolve: Resolve) -> APIRouter:
+def _repository_router(repository: Repository) -> APIRouter:
+    router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
+    changing = problem_responses(*CHANGE_REASONS)
+
+    @router.post("/index")
+    async def repository_index(request: IndexRequest | None = None) -> list[IndexEntry]:
+        """Every version of every model: whether it predicts, and why not."""
+        return repository_entries(repository, ready_only=request is not None and request.ready)
+
+    @router.post("/models/{model}/load", responses=changing)
+    async def load_model(model: str, request: LoadRequest | None = None) -> None:
+        """Look at a model's folder, and serve its newest good version."""
+        await load(repository, model, () if request is None else request.parameters)
+
+    @router.post("/models/{model}/unload", responses=changing)
+    async def unload_model(model: str) -> None:
+        """Stop serving a model until it is loaded again; what was admitted is finished."""
+        await repository.unload(model)
+
+    return router
+
+
+def _status_router(repository: Repository) -> APIRouter:
     router = APIRouter(tags=["tensorflow serving"], responses=_UNKNOWN)
 
     @router.get("/v1/models/{model}")
     @router.get("/v1/models/{model}/versions/{version}")
     async def model_status(model: str, version: str | None = None) -> ModelStatus:
-        """The versions of a model that predict now."""
-        served = ready_model(resolve, model, version)
-        return ModelStatus(name=served.name, model_version_status=[VersionState(version=served.version)])
+        """The versions of a model that predict now; without a version, all that are loaded."""
+        named = ready_model(repository, model, version)
+        served = repository.loaded(named.name) if version is None else (named,)
+        states = [VersionAvailability(version=each.version) for each in served if each.batcher.is_ready]
+        return ModelStatus(name=named.name, model_version_status=states)
 
     return router
 
@@ -100,29 +130,61 @@ def server_description() -> ServerMetadata:
     return ServerMetadata(name=SERVER_NAME, version=__version__, extensions=list(EXTENSIONS))
 
 
-def model_description(model: ServedModel) -> ModelDescription:
-    """What a client must know to use a model."""
+def model_description(repository: Repository, name: str, version: str | None) -> ModelDescription:
+    """What a client must know to use a model.
+
+    Raises:
+        ModelNotFound: There is no such one.
+        NotReady: Nothing is served yet.
+    """
+    model = repository.resolve(name, version)
     contract, classes = model.metadata.input, len(model.labels)
     pixels = TensorMetadata(
         name=INPUT_NAME, datatype="UINT8", shape=[-1, contract.height, contract.width, contract.channels]
     )
     return ModelDescription(
         name=model.name,
-        versions=[model.version],
+        versions=[each.version for each in repository.loaded(model.name)],
         platform=PLATFORM,
         inputs=[pixels],
         outputs=[TensorMetadata(name=name, datatype="FP32", shape=[-1, classes]) for name in OUTPUT_NAMES],
     )
 
 
-def ready_model(resolve: Resolve, model: str, version: str | None) -> ServedModel:
+def repository_entries(repository: Repository, *, ready_only: bool) -> list[IndexEntry]:
+    """The repository's index, as the protocol has it."""
+    return [
+        IndexEntry(name=line.name, version=line.version, state=line.state, reason=line.reason)
+        for line in repository.index(ready_only=ready_only)
+    ]
+
+
+async def load(repository: Repository, model: str, parameters: Iterable[str]) -> None:
+    """Serve a model's newest good version.
+
+    Args:
+        repository: Its repository.
+        model: Its name.
+        parameters: What the request wants of the loading.
+
+    Raises:
+        InvalidParameter: It wants something, or the newest version does not serve.
+        ModelNotFound: There is no such model.
+        Forbidden: It was unloaded, and the repository cannot be written.
+    """
+    for name in parameters:
+        raise InvalidParameter(f"a model is loaded as it lies in its folder; '{name}' is not taken")
+    await repository.load(model)
+
+
+def ready_model(repository: Repository, model: str, version: str | None) -> ServedModel:
     """A model that predicts now.
 
     Raises:
         ModelNotFound: There is no such one.
         NotReady: It is there, and does not.
     """
-    served = resolve(model, version, b"")
+    served = repository.resolve(model, version)
     if not served.batcher.is_ready:
         raise NotReady(f"model '{served.name}' takes no requests now")
     return served

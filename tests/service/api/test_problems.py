@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from service.api.problems import STATUSES, problem_body, retry_after, status_of
+from service.api.problems import STATUSES, problem_body, retry_after_s, status_of
 from service.errors import (
     InvalidInstance,
     InvalidTensor,
@@ -59,13 +59,13 @@ def test_a_wrong_tensor_alone_has_a_status_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("error", "seconds"),
     [
-        (Overloaded("", 0.001), b"1"),
-        (Overloaded("", 1.0), b"1"),
-        (Overloaded("", 1.2), b"2"),
-        (RateLimited("", 59.5), b"60"),
-        (NotReady(""), b"1"),
+        (Overloaded("", 0.001), 1),
+        (Overloaded("", 1.0), 1),
+        (Overloaded("", 1.2), 2),
+        (RateLimited("", 59.5), 60),
+        (NotReady(""), 1),
         (InvalidInstance(""), None),
     ],
 )
-def test_retry_after_is_whole_seconds_where_waiting_helps(error: RequestError, seconds: bytes | None) -> None:
-    assert retry_after(error) == seconds
+def test_retry_after_is_whole_seconds_where_waiting_helps(error: RequestError, seconds: int | None) -> None:
+    assert retry_after_s(error) == seconds

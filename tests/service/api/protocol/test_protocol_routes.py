@@ -12,7 +12,8 @@ from service.access import Scope, make_key
 from service.app import Application
 from service.errors import Reason
 from service.settings import Settings
-from tests.service.api.conftest import Running, Start
+from tests.model_files import write_model
+from tests.service.api.conftest import TINY, Running, Start
 from tests.service.api.test_predict import problem_of
 
 
@@ -90,6 +91,55 @@ async def test_inference_is_a_post(service: Running, path: str) -> None:
 @pytest.mark.parametrize("path", ["/v2/", "/v2/models", "/v2/models/", "/v2/models/tiny/infer/x", "/v1"])
 async def test_there_is_nothing_beside_them(service: Running, path: str) -> None:
     problem_of(await service.client.get(path), Reason.ROUTE_NOT_FOUND)
+
+
+@pytest.fixture
+def admin_keys(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A key file, and the header of a key that may change what is served."""
+    path = tmp_path / "keys"
+    secret, line = make_key("ops", [Scope.ADMIN])
+    path.write_text(line)
+    return path, {"x-api-key": secret}
+
+
+async def test_the_index_lists_every_version(start: Start, tmp_path: Path) -> None:
+    write_model(tmp_path, model=TINY, version="1")
+    write_model(tmp_path, model=TINY, version="2", fault="wrong_logits")
+    async with start(repository=tmp_path) as service:
+        index = await service.client.post("/v2/repository/index")
+        ready = await service.client.post("/v2/repository/index", json={"ready": True})
+    bad, good = index.json()
+    assert good == {"name": "tiny", "version": "1", "state": "READY", "reason": ""}
+    assert (bad["version"], bad["state"]) == ("2", "UNAVAILABLE")
+    assert "logits differ" in bad["reason"]
+    assert ready.json() == [good]
+
+
+async def test_a_model_is_unloaded_and_loaded_again(
+    start: Start, admin_keys: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    path, key = admin_keys
+    for name in ("tiny", "other"):
+        write_model(tmp_path / "models", model=TINY, name=name)
+    async with start(api_keys_file=path, repository=tmp_path / "models") as service:
+        client, route = service.client, "/v2/repository/models/other"
+        assert (await client.post(f"{route}/unload", headers=key)).status_code == 200
+        problem_of(await client.get("/v2/models/other/ready"), Reason.MODEL_NOT_FOUND)
+        assert (await client.post(f"{route}/load", json={"parameters": {}}, headers=key)).status_code == 200
+        assert (await client.get("/v2/models/other/ready")).status_code == 200
+        wanted = {"parameters": {"config": "{}"}}
+        problem_of(await client.post(f"{route}/load", json=wanted, headers=key), Reason.INVALID_PARAMETER)
+        unknown = await client.post("/v2/repository/models/none/load", headers=key)
+        problem_of(unknown, Reason.MODEL_NOT_FOUND)
+
+
+async def test_loading_needs_a_key_of_its_own(
+    start: Start, admin_keys: tuple[Path, dict[str, str]], service: Running
+) -> None:
+    route = "/v2/repository/models/tiny/load"
+    problem_of(await service.client.post(route), Reason.FORBIDDEN)
+    async with start(api_keys_file=admin_keys[0]) as keyed:
+        problem_of(await keyed.client.post(route), Reason.UNAUTHENTICATED)
 
 
 async def test_with_a_key_file_inference_needs_a_key_and_health_none(start: Start, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The gRPC interface, over a real port in this process."""
