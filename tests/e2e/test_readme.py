@@ -21,7 +21,9 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-EXAMPLES = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if block.startswith("curl")]
+CURLS = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if block.startswith("curl")]
+PROTOCOLS = [block for block in CURLS if "/models/" in block]
+EXAMPLES = [block for block in CURLS if block not in PROTOCOLS]
 
 
 def _answer(example: str, served: Served) -> Any:
@@ -52,3 +54,18 @@ def test_the_first_example_answers_as_it_says(served: Served) -> None:
 def test_every_example_names_the_seven(example: str, served: Served) -> None:
     predictions = _answer(example, served)["predictions"]
     assert {prediction["label"] for prediction in predictions} == {"7"}
+
+
+def _probabilities(answer: Any) -> list[float]:
+    """Of the only instance, in either protocol."""
+    if "predictions" in answer:
+        (only,) = answer["predictions"]
+        return list(only)
+    (output,) = [output for output in answer["outputs"] if output["name"] == "probabilities"]
+    return list(output["data"])
+
+
+@pytest.mark.parametrize("example", PROTOCOLS, ids=range(len(PROTOCOLS)))
+def test_every_protocol_finds_the_seven(example: str, served: Served) -> None:
+    probabilities = _probabilities(_answer(example, served))
+    assert probabilities.index(max(probabilities)) == 7
