@@ -16,6 +16,7 @@ Source: He et al. 2015, Deep Residual Learning, tables 1 and 6; He et al. 2016, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -37,16 +38,16 @@ def _projection(inputs: int, outputs: int, stride: int) -> nn.Module | None:
     return nn.Sequential(_conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
 
-class _Block(nn.Module):
+class _Block(nn.Module, ABC):
     """What basic and bottleneck block share: the shortcut."""
 
     expansion: ClassVar[int]
     relu: nn.Module
     downsample: nn.Module | None
 
+    @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
         """The branch beside the shortcut."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, width · expansion, H / stride, W / stride]."""

@@ -7,6 +7,7 @@ are collected into its metric families when a scrape comes, so the text format i
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Generic, TypeVar
@@ -106,7 +107,7 @@ class Histogram:
 S = TypeVar("S", Counter, Gauge, Histogram)
 
 
-class _Family(Generic[S]):
+class _Family(ABC, Generic[S]):
     """One metric name and its series by label values."""
 
     kind: ClassVar[str]
@@ -122,8 +123,9 @@ class _Family(Generic[S]):
         """The name as Prometheus sees it."""
         return self.name
 
+    @abstractmethod
     def _make(self) -> S:
-        raise NotImplementedError
+        """A new series, at zero."""
 
     def labels(self, *values: str) -> S:
         """The series with these label values, in the order of the names; made when it is new."""
