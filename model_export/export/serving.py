@@ -94,16 +94,19 @@ def put_pixels_in_front(graph: ir.Graph, contract: InputContract, layout: Layout
     scale = 1 / (255 * np.asarray(contract.std, dtype=np.float64))
     centre = 255 * np.asarray(contract.mean, dtype=np.float64)
     is_absorbed = layout is Layout.CHANNELS_FIRST and _scale_first_weights(normalised, scale)
+    # A tree on flat pictures compares with thresholds that may be pixel values: their last bit decides.
+    kind = ir.DataType.DOUBLE if layout is Layout.FLAT else ir.DataType.FLOAT
     steps = _Steps(graph, contract, layout, images)
     steps.arrange()
-    steps.append("Cast", "cast", {"to": ir.DataType.FLOAT})
+    steps.append("Cast", "cast", {"to": kind})
     if centre.any():
-        steps.per_channel("Sub", "mean", centre)
+        steps.per_channel("Sub", "mean", centre, kind)
     # float32 is what is multiplied with: a scale of 1 up to its rounding is none.
     if not is_absorbed and not np.allclose(scale, 1, rtol=1e-7, atol=0):
-        steps.per_channel("Mul", "scale", scale)
-    if normalised.dtype not in (None, ir.DataType.FLOAT):
-        steps.append("Cast", "cast_to_network", {"to": normalised.dtype})
+        steps.per_channel("Mul", "scale", scale, kind)
+    wanted = normalised.dtype or ir.DataType.FLOAT
+    if wanted is not kind:
+        steps.append("Cast", "cast_to_network", {"to": wanted})
     graph.inputs[0] = images
     steps.insert(normalised)
 
@@ -134,14 +137,14 @@ class _Steps:
         elif self._layout is Layout.CHANNELS_FIRST:
             self.append("Transpose", "arrange", {"perm": [0, 3, 1, 2]})
 
-    def per_channel(self, operator: str, name: str, numbers: NDArray[np.float64]) -> None:
-        """One number a channel, shaped to broadcast."""
+    def per_channel(self, operator: str, name: str, numbers: NDArray[np.float64], kind: ir.DataType) -> None:
+        """One number a channel, shaped to broadcast, in the type of what it meets."""
         shaped: NDArray[np.float64] = numbers.reshape(1, -1, 1, 1)
         if self._layout is Layout.CHANNELS_LAST:
             shaped = numbers.reshape(1, 1, 1, -1)
         elif self._layout is Layout.FLAT:
             shaped = np.tile(numbers, self._contract.height * self._contract.width).reshape(1, -1)
-        operand = constant(self._graph, f"normalise.{name}", shaped.astype(np.float32))
+        operand = constant(self._graph, f"normalise.{name}", shaped.astype(kind.numpy()))
         self.append(operator, name, {}, operand)
 
     def insert(self, normalised: ir.Value) -> None:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from loadtest import target
 
+ROOT = Path(__file__).parents[2]
 EXPORT_TIMEOUT_S = 1700
 REQUEST_TIMEOUT_S = 30
 
