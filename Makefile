@@ -100,6 +100,10 @@ bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-co
 bench-folding-speed: $(EVERYTHING) ## Folded against unfolded, as docs/folding-speed.md (on a quiet machine)
 	$(BIN)/python -m benchmarks.folding.speed --write docs/folding-speed.md $(ARGS)
 
+.PHONY: bench-planning
+bench-planning: $(EVERYTHING) ## Planned normalisation against the article's, as docs/planning.md (half an hour)
+	$(BIN)/python -m benchmarks.planning --write docs/planning.md $(ARGS)
+
 .PHONY: bench
 bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine (ARGS="--rounds 3 --workloads small")
 	$(BIN)/python -m benchmarks.serving $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,14 @@ def data_dir() -> Path:
     path = Path(value)
     assert path.is_dir(), f"TEST_DATA_DIR={value}: no such folder"
     return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: enough for tiny networks, which lose time by waiting for a second one."""
+    import torch  # here: most tests need none, and it takes a second
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -29,16 +29,12 @@ def test_shifts_do_what_they_say() -> None:
     assert blurred(PICTURES).std() < 0.6 * PICTURES.std()
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_each_prior_is_measured() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        dataset, network = drawn_dataset(), small_network()
-        train(network, dataset, TrainConfig(epochs=8, batch_size=16, learning_rate=0.02))
-        before = {key: value.clone() for key, value in network.state_dict().items()}
-        as_trained, *adapted = accuracies(network, dataset, faded)
-    finally:
-        torch.set_num_threads(threads)
+    dataset, network = drawn_dataset(), small_network()
+    train(network, dataset, TrainConfig(epochs=8, batch_size=16, learning_rate=0.02))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    as_trained, *adapted = accuracies(network, dataset, faded)
     assert len(adapted) == len(PRIORS)
     assert max(adapted) >= as_trained
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ from model_export.config import DataConfig, RunConfig, TrainConfig
 from model_export.data import ImageDataset
 from model_export.layers import PixelNormalization
 from model_export.pipeline import Run, WorkDir
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: enough for tiny networks, which lose time by waiting for a second one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
