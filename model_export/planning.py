@@ -150,7 +150,7 @@ def _epsilon(
 def _statistics(dataset: ImageDataset) -> Decision:
     reason = (
         "moving averages see the last batches of changing weights, and pictures that are known by heart; "
-        f"the {len(dataset.validation):,} validation pictures, without their labels, are neither"
+        f"half of the {len(dataset.validation):,} validation pictures, without their labels, are neither"
     )
     return Decision("running statistics", "estimated anew after training", reason)
 

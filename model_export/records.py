@@ -76,6 +76,20 @@ class LayerCost:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerTime:
+    """How long the runtime takes for one node and one picture, on the exporting machine's CPU."""
+
+    name: str
+    operator: str
+    seconds: float
+
+    @property
+    def is_batch_norm(self) -> bool:
+        """Whether the node is a BatchNorm that is computed as one."""
+        return self.operator == "BatchNormalization"
+
+
+@dataclass(frozen=True, slots=True)
 class CostTable:
     """The cost of a whole program, layer by layer.
 
@@ -83,10 +97,13 @@ class CostTable:
         layers: In the order of the program.
         peak_bytes: The most activation bytes of one instance that are needed at the same moment, when
             each value is kept from where it is made to where it is last read.
+        times: Of the nodes that the runtime makes of it, every BatchNorm computed as one; empty where
+            that was not measured.
     """
 
     layers: tuple[LayerCost, ...]
     peak_bytes: int = 0
+    times: tuple[LayerTime, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -119,14 +136,41 @@ class CostTable:
         moved = sum(layer.moved_bytes for layer in self.layers if "batch_norm" in layer.operator)
         return moved / self.moved_bytes if self.moved_bytes else 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Of all nodes together, for one picture; 0 where it was not measured."""
+        return sum(each.seconds for each in self.times)
+
+    @property
+    def batch_norm_time_share(self) -> float:
+        """Share of the measured time that BatchNorms take."""
+        spent = sum(each.seconds for each in self.times if each.is_batch_norm)
+        return spent / self.seconds if self.seconds else 0.0
+
 
 @dataclass(frozen=True, slots=True)
-class LayerTime:
-    """How long the runtime takes for one node and one picture, on the exporting machine's CPU."""
+class CostComparison:
+    """A network's cost as it is trained, and as it is served."""
+
+    before: CostTable
+    after: CostTable
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """One split of a data set: how many pictures, and how many of them show each label."""
 
     name: str
-    operator: str
-    seconds: float
+    instances: int
+    by_label: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """What a network was trained, judged and measured on."""
+
+    name: str
+    splits: tuple[SplitSummary, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +265,16 @@ class FoldOutcome:
         fates: One a BatchNorm.
         affine_maps_left: Per-channel affine maps that the folded program still computes.
         error: max|Δ| / max|reference| of the outputs, both programs run in float64.
+        saved_operations: Multiplications and additions of affine maps for one instance that are gone.
+        constant_channels: Channels that never change, over all layers.
     """
 
     objective: Objective
     fates: tuple[Fate, ...]
     affine_maps_left: int
     error: float
+    saved_operations: int = 0
+    constant_channels: int = 0
 
     def count(self, outcome: Outcome) -> int:
         """How many BatchNorms had this outcome."""
@@ -274,16 +322,20 @@ class CalibrationOutcome:
     Attributes:
         source: Whose pictures they were estimated from.
         instances: How many.
-        before: Validation accuracy with the statistics that training left.
+        judged: How many other pictures, of the validation split, the accuracies are of.
+        before: Accuracy with the statistics that training left.
         after: With the new ones.
         is_taken: Whether the new ones were kept: they are not worse, or fit another place on purpose.
+        is_adapted: Whether the pictures are from where the model will be used.
     """
 
     source: str
     instances: int
+    judged: int
     before: float
     after: float
     is_taken: bool
+    is_adapted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,9 +374,11 @@ class PrecisionOutcome:
         verification: Its proofs and its accuracy.
         bytes: Of the file.
         float_bytes: Of the float32 file.
+        speed_up: Time of the float32 file over its own, for the same batch on the exporting machine's CPU.
     """
 
     made: QuantizationOutcome
     verification: Verification
     bytes: int
     float_bytes: int
+    speed_up: float

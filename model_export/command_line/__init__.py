@@ -16,16 +16,18 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from model_export.command_line.flags import ADOPT, parser
+from model_export.command_line.flags import ADOPT, COST, parser
 from model_export.command_line.stages import STAGES
 from model_export.config import AdoptConfig, DataConfig, ModelConfig, QuantizeConfig, RunConfig, TrainConfig
 from model_export.errors import ExportError, InvalidConfig
-from model_export.pipeline import Run, WorkDir, adopt
+from model_export.pipeline import Run, WorkDir, adopt, costs
+from model_export.records import CostComparison, CostTable
 from service.errors import FoldserveError
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+IMAGENET_CLASSES: Final = 1000  # what published figures of a network's cost are for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,12 +53,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(parsed: argparse.Namespace, console: Console) -> object:
-    if parsed.stage != ADOPT:
-        return STAGES[parsed.stage].work(run_for(parsed, console))
     flags = vars(parsed)
+    if parsed.stage == ADOPT:
+        return _adopted(flags, console)
+    if parsed.stage == COST:
+        return _costed(parsed, console)
+    return STAGES[parsed.stage].work(run_for(parsed, console))
+
+
+def _adopted(flags: Mapping[str, Any], console: Console) -> Path:
     adoption = AdoptConfig(**_chosen(flags, _ADOPT_FIELDS))
     config = _replaced(RunConfig(name=flags.get("name", adoption.file.stem)), flags)
     return adopt(config, adoption, has_dataset="dataset" in flags, console=console)
+
+
+def _costed(parsed: argparse.Namespace, console: Console) -> CostTable | CostComparison:
+    """The cost of a run's network; or, with ``--input`` alone, of one that nobody has begun a run with."""
+    flags = vars(parsed)
+    found: CostTable | CostComparison
+    if "input" in flags and not flags.keys() & {"dataset", "name", "workdir"}:
+        found = _estimated(flags, console)
+    elif "classes" in flags:
+        raise InvalidConfig("--classes: goes with --input, without --dataset, --name and --workdir")
+    else:
+        found = run_for(parsed, console).cost()
+    if "picture" in flags:
+        costs.write_picture(found, flags["picture"])
+    return found
+
+
+def _estimated(flags: Mapping[str, Any], console: Console) -> CostComparison:
+    config = _replaced(_defaults(flags), flags)
+    found = costs.compare(
+        config.model,
+        config.data,
+        classes=flags.get("classes", IMAGENET_CLASSES),
+        objective=config.objective,
+        console=console,
+    )
+    costs.show(found, config.model, console)
+    return found
 
 
 def run_for(parsed: argparse.Namespace, console: Console) -> Run:

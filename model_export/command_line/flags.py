@@ -9,6 +9,7 @@ from model_export.architectures import ARCHITECTURES
 from model_export.command_line.stages import STAGES
 
 ADOPT = "adopt"
+COST = "cost"
 _ADOPT_SUMMARY = "wrap an ONNX classifier from another framework, prove it and publish it"
 _EXAMPLES = """\
 examples:
@@ -19,6 +20,8 @@ examples:
   python -m model_export run --model mine.nets:make --weights mine.pt --input 3x224x224 \\
         --labels labels.txt --dataset imagefolder --data-dir held_back/ --name mine
         a network that is already trained; the pictures are what it is proven on
+  python -m model_export cost --architecture resnet18 --input 3x224x224
+        counted and timed before and after the fold, with random weights and pictures
   python -m model_export train --name mine && python -m model_export fold --name mine --objective fewest
         stage by stage; the results wait in runs/mine/
 """
@@ -58,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
         _add_network_flags(subparser.add_argument_group("network"))
         if name in ("run", "plan", "train"):
             _add_training_flags(subparser.add_argument_group("training"))
+        if name == COST:
+            _add_cost_flags(subparser.add_argument_group("cost"))
         if name in ("run", "quantize"):
             _add_quantization_flags(subparser.add_argument_group("quantization"))
         _add_run_flags(subparser.add_argument_group("run"))
@@ -89,6 +94,7 @@ def _add_adopt(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--labels", type=Path, metavar="FILE", help="one a line, in the order of the outputs"
     )
     _add_data_flags(subparser.add_argument_group("data"))
+    _add_quantization_flags(subparser.add_argument_group("quantization"))
     _add_run_flags(subparser.add_argument_group("run"))
 
 
@@ -213,6 +219,18 @@ def _add_quantization_flags(group: argparse._ArgumentGroup) -> None:
         type=int,
         metavar="N",
         help="training pictures that int8's ranges are taken from (default: 256)",
+    )
+
+
+def _add_cost_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--classes",
+        type=int,
+        metavar="K",
+        help="logits of a network without a data set, which --input alone asks for (default: 1000)",
+    )
+    group.add_argument(
+        "--picture", type=Path, metavar="FILE.svg", help="the costs before and after the fold as a chart"
     )
 
 

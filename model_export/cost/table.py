@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from model_export.records import CostTable, LayerCost
+
+_SLOWEST: Final = 12  # nodes that the terminal names
 
 
 def print_table(table: CostTable, console: Console, *, title: str) -> None:
@@ -36,6 +39,8 @@ def print_table(table: CostTable, console: Console, *, title: str) -> None:
         f"{table.batch_norm_share:.1%} of them by BatchNorms"
     )
     _print_unknown(table, console)
+    if table.times:
+        _print_times(table, console)
 
 
 def print_comparison(before: CostTable, after: CostTable, console: Console) -> None:
@@ -52,9 +57,31 @@ def print_comparison(before: CostTable, after: CostTable, console: Console) -> N
         ("bytes moved", before.moved_bytes, after.moved_bytes),
         ("MACs", before.macs, after.macs),
     ):
-        saved = f"{(old - new) / old:.1%}" if old else ""
-        grid.add_row(heading, f"{old:,}", f"{new:,}", saved)
+        grid.add_row(heading, f"{old:,}", f"{new:,}", _saved(old, new))
+    if before.times and after.times:
+        times = (f"{1e6 * before.seconds:,.0f}", f"{1e6 * after.seconds:,.0f}")
+        grid.add_row("measured, µs", *times, _saved(before.seconds, after.seconds))
     console.print(grid)
+
+
+def _saved(old: float, new: float) -> str:
+    return f"{(old - new) / old:.1%}" if old else ""
+
+
+def _print_times(table: CostTable, console: Console) -> None:
+    """The slowest nodes, and what BatchNorms take."""
+    slowest = sorted(table.times, key=lambda each: -each.seconds)[:_SLOWEST]
+    grid = Table(title="where the time goes", title_justify="left")
+    for heading in ("node", "operator", "µs", "share"):
+        grid.add_column(heading, justify="right" if heading in ("µs", "share") else "left")
+    for each in slowest:
+        share = f"{each.seconds / table.seconds:.1%}"
+        grid.add_row(each.name, each.operator, f"{1e6 * each.seconds:,.1f}", share)
+    console.print(grid)
+    console.print(
+        f"measured {1e6 * table.seconds:,.0f} µs for one picture in {len(table.times)} nodes, "
+        f"{table.batch_norm_time_share:.1%} of it in BatchNorms that are computed as such"
+    )
 
 
 def _cells(layer: LayerCost) -> tuple[str, ...]:

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.datasets import load_sample_images
 
-from model_export import data, export, report, verification
+from model_export import data, export, quantization, report, verification
 from model_export.config import AdoptConfig, RunConfig
 from model_export.data import ImageDataset
 from model_export.errors import InvalidConfig, ModelError
 from model_export.evaluation import open_session, predict, share_right
 from model_export.export import Foreign, Layout
-from model_export.pipeline import metadata, summaries
-from model_export.pipeline.publication import next_version, publish
-from model_export.records import AccuracyResult, ParityCheck, Verification
+from model_export.pipeline import metadata, precisions, summaries
+from model_export.pipeline.publication import next_version
+from model_export.pipeline.versions import publish_version
+from model_export.records import AccuracyResult, ParityCheck, PrecisionOutcome, Verification
 from service.artifact import InputContract, ModelMetadata, Precision, Task
 from service.images import decode
 
@@ -70,11 +71,16 @@ def adopt(config: RunConfig, adoption: AdoptConfig, *, has_dataset: bool, consol
         The published version's folder.
 
     Raises:
-        InvalidConfig: Its pictures' size or its labels cannot be known from what was said.
+        InvalidConfig: Its pictures' size or its labels cannot be known from what was said, or nothing in
+            it could be made smaller.
         ModelError: The file cannot be served.
         VerificationFailed: It answers differently once wrapped.
     """
     version = next_version(config.repository, config.name)  # an impossible name is refused before any work
+    if config.quantize.precisions and not has_dataset:
+        raise InvalidConfig(
+            "--precisions: another precision is judged by its accuracy; name a data set with --dataset"
+        )
     subject = _examine(config, adoption, has_dataset, console)
     graph = export.adopted_graph(
         subject.foreign, subject.contract, Task(adoption.task), len(subject.labels), adoption.output
@@ -85,18 +91,17 @@ def adopt(config: RunConfig, adoption: AdoptConfig, *, has_dataset: bool, consol
         description = _describe(graph, path, subject, config, adoption, version)
         export.write_model_file(graph, path, description)
         found = _verify(path, description, subject, adoption)
-    summaries.print_verification(found, console)
-    final = metadata.proven(description, found)
-
-    def write(folder: Path, number: int) -> None:
-        numbered = final.model_copy(update={"version": str(number), "created_at": datetime.now(UTC)})
-        digest = metadata.write_and_replay(graph, numbered, folder)
-        facts = report.Facts(config=config, adoption=adoption, verification=found)
-        report.write(facts, numbered, digest, folder)
-
-    published = publish(config.repository, config.name, write)
-    console.print(f"published [bold]{published}[/]", soft_wrap=True)
-    return published
+        summaries.print_verification(found, console)
+        export.write_model_file(graph, path, metadata.proven(description, found))
+        outcomes = _other_precisions(path, subject, config, console)
+        facts = report.Facts(
+            config=config,
+            data=None if subject.dataset is None else metadata.summarise(subject.dataset),
+            adoption=adoption,
+            verification=found,
+            precisions=outcomes,
+        )
+        return publish_version(path.parent, config, facts, console)
 
 
 def _examine(config: RunConfig, adoption: AdoptConfig, has_dataset: bool, console: Console) -> _Subject:
@@ -237,6 +242,18 @@ def _verify(path: Path, description: ModelMetadata, subject: _Subject, adoption:
         )
     )
     return _measured(path, subject, checks)
+
+
+def _other_precisions(
+    path: Path, subject: _Subject, config: RunConfig, console: Console
+) -> tuple[PrecisionOutcome, ...]:
+    if not config.quantize.precisions or subject.dataset is None:
+        return ()
+    source = quantization.fold_in_runtime(path, path.with_name("folded.onnx"))
+    return tuple(
+        precisions.make(path, Precision(each), subject.dataset, config.quantize, console, source=source)
+        for each in config.quantize.precisions
+    )
 
 
 def _measured(path: Path, subject: _Subject, checks: tuple[ParityCheck, ...]) -> Verification:

@@ -11,9 +11,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from model_export import export, verification
-from model_export.data import ImageDataset
+from model_export.data import ImageDataset, SplitName
 from model_export.evaluation import open_session, predict
-from model_export.records import AccuracyResult, FoldOutcome, ParityCheck, Verification
+from model_export.records import (
+    AccuracyResult,
+    DataSummary,
+    FoldOutcome,
+    ParityCheck,
+    SplitSummary,
+    Verification,
+)
 from service.artifact import (
     Accuracy,
     FoldSummary,
@@ -32,6 +39,19 @@ REFERENCE_INSTANCES = 2048  # a share of 1 % is then known to ±0.2 %
 def task_of(dataset: ImageDataset) -> Task:
     """One label a picture, or any number of them."""
     return Task.MULTICLASS if dataset.test.targets.ndim == 1 else Task.MULTILABEL
+
+
+def summarise(dataset: ImageDataset) -> DataSummary:
+    """How many pictures its splits have, and how many of them show each label."""
+    splits: tuple[SplitName, ...] = ("train", "validation", "test")
+    return DataSummary(dataset.name, tuple(_summary(dataset, name) for name in splits))
+
+
+def _summary(dataset: ImageDataset, name: SplitName) -> SplitSummary:
+    targets = dataset.split(name).targets
+    is_single = targets.ndim == 1
+    counts = np.bincount(targets, minlength=len(dataset.labels)) if is_single else targets.sum(axis=0)
+    return SplitSummary(name, len(targets), tuple(int(count) for count in counts))
 
 
 def describe(

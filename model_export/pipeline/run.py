@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -21,24 +20,24 @@ from model_export import (
     data,
     export,
     planning,
-    quantization,
     report,
     training,
 )
 from model_export.config import RunConfig
-from model_export.data import ImageDataset
+from model_export.data import ImageDataset, Split
 from model_export.evaluation import accuracy
-from model_export.pipeline import metadata, networks, summaries
-from model_export.pipeline.proofs import verify_file, verify_precision
-from model_export.pipeline.publication import next_version, publish
+from model_export.pipeline import costs, metadata, networks, precisions, summaries
+from model_export.pipeline.proofs import verify_file
+from model_export.pipeline.publication import next_version
+from model_export.pipeline.versions import publish_version
 from model_export.pipeline.workdir import WorkDir
 from model_export.records import (
     CalibrationOutcome,
     CostTable,
+    DataSummary,
     FoldOutcome,
     LayerTime,
     PrecisionOutcome,
-    QuantizationOutcome,
     TrainingHistory,
     TrainingPlan,
     Verification,
@@ -115,23 +114,29 @@ class Run:
             )
         save_model(network, str(self.workdir / "weights.safetensors"))  # tied weights stay tied
         self.workdir.write("history.json", history)
+        self.workdir.write("data.json", metadata.summarise(self.dataset))
         summaries.print_training(history, self.console)
         return history
 
     def calibrate(self) -> CalibrationOutcome:
         """Estimates the running statistics anew; keeps them unless the validation accuracy falls.
 
-        Those of pictures from elsewhere are kept in any case: they need not suit the validation split.
+        One half of the validation pictures gives them, without labels; the other half judges. Those of
+        pictures from elsewhere are kept in any case: they need not suit the validation split.
         """
         self.workdir.begin("calibrate")
-        network = self._network()
-        before = accuracy(network, self.dataset, "validation", name="trained").value
-        images, source = self._calibration_pictures()
+        network = self.network()
+        unseen, judges = _halves(self.dataset.validation)
+        judged_on = replace(self.dataset, validation=judges)
+        before = accuracy(network, judged_on, "validation", name="trained").value
+        images, source = self._calibration_pictures(unseen)
         batches = calibration.PixelBatches(images, self.dataset.contract)
         calibration.recalibrate(network, batches, console=self.console)
-        after = accuracy(network, self.dataset, "validation", name="calibrated").value
-        is_taken = after >= before or self.config.calibrate_on is not None
-        outcome = CalibrationOutcome(source, len(images), before, after, is_taken)
+        after = accuracy(network, judged_on, "validation", name="calibrated").value
+        is_adapted = self.config.calibrate_on is not None
+        outcome = CalibrationOutcome(
+            source, len(images), len(judges), before, after, after >= before or is_adapted, is_adapted
+        )
         if outcome.is_taken:
             save_model(network, str(self.workdir / "calibrated.safetensors"))
         self.workdir.write("calibration.json", outcome)
@@ -139,13 +144,15 @@ class Run:
         return outcome
 
     def cost(self, *, is_detailed: bool = True) -> CostTable:
-        """Counts what the network costs as it was trained.
+        """Counts and times what the network costs as it was trained.
 
         Args:
             is_detailed: Show every layer.
         """
         self.workdir.begin("cost")
-        table = cost.count(networks.trace(self._network(), self.dataset.input_shape))
+        table = costs.before_fold(
+            self.network(), self.dataset.contract, self.dataset.test.images[0], self.console
+        )
         self.workdir.write("cost.json", table)
         if is_detailed:
             cost.print_table(table, self.console, title=f"{self._architecture}: cost of one picture")
@@ -158,16 +165,19 @@ class Run:
             FoldRefused: One is no constant affine map.
         """
         self.workdir.begin("fold")
-        result = networks.folded(self._network(), self.dataset.input_shape, self.config.objective)
+        result = networks.folded(self.network(), self.dataset.input_shape, self.config.objective)
         outcome = FoldOutcome(
             objective=result.report.objective,
             fates=tuple(result.report),
             affine_maps_left=result.report.affine_maps_left,
             error=result.report.error,
+            saved_operations=result.report.savings.elementwise_operations,
+            constant_channels=sum(len(dead.channels) for dead in result.report.dead_channels),
         )
         table = cost.count(result.program)
         torch.export.save(result.program, self.workdir / "folded.pt2")
         self.workdir.write("fold.json", outcome)
+        (self.workdir / "fold.svg").write_text(result.report.picture(), encoding="utf-8")
         self.workdir.write("folded_cost.json", table)
         summaries.print_fold(outcome, self.console)
         if self.workdir.has("cost.json"):
@@ -209,7 +219,7 @@ class Run:
         found = verify_file(
             path,
             description,
-            network=self._network(),
+            network=self.network(),
             folded=torch.export.load(self.workdir.require("folded.pt2")),
             dataset=self.dataset,
             objective=self.config.objective,
@@ -228,8 +238,13 @@ class Run:
         """
         self.workdir.begin("quantize")
         self.workdir.require("verification.json")
-        precisions = self.config.quantize.precisions or ("int8",)
-        outcomes = tuple(self._quantized(Precision(precision)) for precision in precisions)
+        float_file = self.workdir.require(Precision.FP32.file_name)
+        outcomes = tuple(
+            precisions.make(
+                float_file, Precision(precision), self.dataset, self.config.quantize, self.console
+            )
+            for precision in self.config.quantize.precisions or ("int8",)
+        )
         self.workdir.write("quantization.json", outcomes)
         return outcomes
 
@@ -243,21 +258,25 @@ class Run:
             PublishFailed: The repository could not take it.
         """
         facts = self._facts()
-        files = [
-            export.read_model_file(self.workdir.require(precision.file_name))
-            for precision in Precision
-            if precision is Precision.FP32 or self.workdir.has(precision.file_name)
-        ]
+        self.workdir.require(Precision.FP32.file_name)
+        return publish_version(self.workdir.path, self.config, facts, self.console)
 
-        def write(folder: Path, version: int) -> None:
-            update = {"version": str(version), "created_at": datetime.now(UTC)}
-            numbered = [(graph, each.model_copy(update=update)) for graph, each in files]
-            digests = [metadata.write_and_replay(graph, each, folder) for graph, each in numbered]
-            report.write(facts, numbered[0][1], digests[0], folder)
+    def network(self) -> nn.Module:
+        """The trained network, evaluating; calibrated, if it has been.
 
-        folder = publish(self.config.repository, self.config.name, write)
-        self.console.print(f"published [bold]{folder}[/]", soft_wrap=True)
-        return folder
+        Raises:
+            InvalidConfig: It has not been trained yet.
+        """
+        network = architectures.load(
+            replace(self.config.model, weights=None),
+            input_shape=self.dataset.input_shape,
+            classes=len(self.dataset.labels),
+            plan=self._plan(),
+        )
+        is_calibrated = self.workdir.has("calibrated.safetensors")
+        name = "calibrated.safetensors" if is_calibrated else "weights.safetensors"
+        load_model(network, self.workdir.require(name))
+        return network.eval()
 
     @cached_property
     def dataset(self) -> ImageDataset:
@@ -282,51 +301,13 @@ class Run:
             plan=plan,
         )
 
-    def _network(self) -> nn.Module:
-        """The trained network, evaluating."""
-        network = architectures.load(
-            replace(self.config.model, weights=None),
-            input_shape=self.dataset.input_shape,
-            classes=len(self.dataset.labels),
-            plan=self._plan(),
-        )
-        is_calibrated = self.workdir.has("calibrated.safetensors")
-        name = "calibrated.safetensors" if is_calibrated else "weights.safetensors"
-        load_model(network, self.workdir.require(name))
-        return network.eval()
-
-    def _quantized(self, precision: Precision) -> PrecisionOutcome:
-        float_file = self.workdir.require(Precision.FP32.file_name)
-        _, float_metadata = export.read_model_file(float_file)
-        if precision is Precision.INT8:
-            graph, made = quantization.quantize_int8(
-                float_file, self.dataset, self.config.quantize, console=self.console
-            )
-        else:
-            graph = quantization.to_fp16(float_file)
-            made = QuantizationOutcome("fp16", (), is_reduced=False, drop=0.0, sensitivities=())
-        path = self.workdir / precision.file_name
-        export.write_model_file(graph, path)
-        description = metadata.describe_precision(path, float_metadata, precision)
-        found = verify_precision(
-            path,
-            description,
-            float_file=float_file,
-            dataset=self.dataset,
-            max_accuracy_drop=self.config.quantize.max_accuracy_drop,
-        )
-        export.write_model_file(graph, path, metadata.proven(description, found))
-        outcome = PrecisionOutcome(made, found, path.stat().st_size, float_file.stat().st_size)
-        summaries.print_precision(outcome, self.console)
-        return outcome
-
-    def _calibration_pictures(self) -> tuple[NDArray[np.uint8], str]:
+    def _calibration_pictures(self, held_out: Split) -> tuple[NDArray[np.uint8], str]:
         folder = self.config.calibrate_on
         if folder is not None:
             return data.load_pictures(folder, self.dataset.contract, console=self.console), str(folder)
         # Pictures that were not learnt from: a network knows its training pictures by heart, and what
         # they cause inside it is not what others will.
-        unseen = _spread(self.dataset.validation.images, CALIBRATION_INSTANCES)
+        unseen = _spread(held_out.images, CALIBRATION_INSTANCES)
         missing = max(0, FEWEST_CALIBRATION_INSTANCES - len(unseen))
         if missing == 0:
             return unseen, f"{self.dataset.name}, validation"
@@ -337,6 +318,7 @@ class Run:
         has_quantized = self.workdir.has("quantization.json")
         return report.Facts(
             config=self.config,
+            data=self.workdir.read("data.json", DataSummary),
             plan=self._plan(),
             history=self.workdir.read("history.json", TrainingHistory),
             calibration=self.workdir.read("calibration.json", CalibrationOutcome)
@@ -345,12 +327,19 @@ class Run:
             cost=self.workdir.read("cost.json", CostTable),
             folded_cost=self.workdir.read("folded_cost.json", CostTable),
             fold=self.workdir.read("fold.json", FoldOutcome),
+            fold_picture=self.workdir.require("fold.svg").read_text(encoding="utf-8"),
             verification=self.workdir.read("verification.json", Verification),
             times=self.workdir.read("profile.json", tuple[LayerTime, ...]),
             precisions=self.workdir.read("quantization.json", tuple[PrecisionOutcome, ...])
             if has_quantized
             else (),
         )
+
+
+def _halves(split: Split) -> tuple[Split, Split]:
+    """What statistics come from, and what judges them: pictures that gave some would flatter them."""
+    positions = np.arange(len(split))
+    return split.take(positions[::2]), split.take(positions[1::2] if len(split) > 1 else positions)
 
 
 def _spread(images: NDArray[np.uint8], limit: int) -> NDArray[np.uint8]:

@@ -8,10 +8,12 @@
         weights.safetensors      train      the network's state
         checkpoint.pt            train      where an interrupted training goes on
         history.json             train      loss and accuracy of each epoch
+        data.json                train      how many pictures of what it learnt from
         calibrated.safetensors   calibrate  the same with statistics estimated anew
         calibration.json         calibrate  what that brought
         cost.json                cost       the unfolded network's cost table
         folded.pt2, fold.json    fold       the folded program, the fate of every BatchNorm
+        fold.svg                 fold       the program before and after
         folded_cost.json         fold       the folded program's cost table
         model.onnx (+ .sha256)   export     with metadata and self-test
         verification.json        verify     every proof and accuracy
@@ -35,10 +37,10 @@ _Record = TypeVar("_Record")
 # What each stage makes.
 _FILES: Final = {
     "plan": ("plan.json",),
-    "train": ("config.json", "weights.safetensors", "history.json"),
+    "train": ("config.json", "weights.safetensors", "history.json", "data.json"),
     "calibrate": ("calibrated.safetensors", "calibration.json"),
     "cost": ("cost.json",),
-    "fold": ("folded.pt2", "fold.json", "folded_cost.json"),
+    "fold": ("folded.pt2", "fold.json", "fold.svg", "folded_cost.json"),
     "export": ("model.onnx", "model.onnx.sha256"),
     "verify": ("verification.json", "profile.json"),
     "quantize": (

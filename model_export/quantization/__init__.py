@@ -13,8 +13,10 @@ from model_export.quantization.fp16 import to_fp16
 from model_export.quantization.int8 import (
     Int8Plan,
     calibrated_ranges,
+    fold_in_runtime,
     layer_names,
     products_saturate,
+    require_quantizable,
     to_int8,
 )
 from model_export.quantization.search import quantize_int8
@@ -22,9 +24,11 @@ from model_export.quantization.search import quantize_int8
 __all__ = [
     "Int8Plan",
     "calibrated_ranges",
+    "fold_in_runtime",
     "layer_names",
     "products_saturate",
     "quantize_int8",
+    "require_quantizable",
     "to_fp16",
     "to_int8",
 ]

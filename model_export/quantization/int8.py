@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
     create_calibrator,
 )
 
+from model_export.errors import InvalidConfig
 from service.artifact import INPUT_NAME
 
 # Operators with weights: what quantization is for. Everything between two of them goes along.
@@ -33,7 +34,8 @@ _COMPANIONS: Final = (
     *("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "MaxPool", "Mul", "Pad"),
     *("Relu", "Reshape", "Resize", "Squeeze", "Transpose", "Unsqueeze"),
 )
-OWN_NODES: Final = ("normalise/", "probabilities")  # the served graph's own nodes stay in float
+OWN_NODES: Final = ("normalise/", "probabilities", "adopt/")  # the served graph's own nodes stay in float
+_QUANTIZED: Final = ("DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 _CALIBRATION_BATCH: Final = 16
 
 # Ranges of all values, as the calibrator makes them; opaque.
@@ -57,6 +59,46 @@ def layer_names(model_file: Path) -> tuple[str, ...]:
     """The nodes with weights, in the order of the graph."""
     graph = ir.load(model_file).graph
     return tuple(str(node.name) for node in graph if node.op_type in _WEIGHTED)
+
+
+def fold_in_runtime(model_file: Path, target: Path) -> Path:
+    """Writes the graph with its BatchNorms and constants folded by ONNX Runtime: ``target``.
+
+    For files from elsewhere, whose BatchNorms nobody has folded: between a convolution and its activation
+    each would cost two more roundings.
+
+    Args:
+        model_file: The float file. Its metadata is not taken over.
+        target: The file to write.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(str(model_file), options, providers=["CPUExecutionProvider"])
+    return target
+
+
+def require_quantizable(model_file: Path, precision: str) -> None:
+    """Checks that there is something in ``model_file`` that ``precision`` could make smaller.
+
+    Raises:
+        InvalidConfig: It has no float32 weights, or is quantized already; the message says which.
+    """
+    graph = ir.load(model_file).graph
+    if any(node.op_type in _QUANTIZED for node in graph):
+        raise InvalidConfig(f"--precisions {precision}: {model_file.name} is quantized already")
+    weights = [weight for node in graph if node.op_type in _WEIGHTED for weight in node.inputs[1:2]]
+    kinds = {weight.dtype for weight in weights if weight is not None and weight.is_initializer()}
+    if ir.DataType.FLOAT not in kinds:
+        found = ", ".join(sorted({node.op_type for node in graph if not _is_own(node)}))
+        raise InvalidConfig(
+            f"--precisions {precision}: {model_file.name} has no convolution or matrix product with float32 "
+            f"weights that could be made smaller, only {found}"
+        )
+
+
+def _is_own(node: ir.Node) -> bool:
+    return str(node.name).startswith(OWN_NODES)
 
 
 def calibrated_ranges(model_file: Path, images: NDArray[np.uint8]) -> Ranges:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from model_export.report.costs import cost_picture
 from model_export.report.document import document_json
 from model_export.report.facts import Facts
 from model_export.report.page import page
 from service.artifact import ModelMetadata
 
-__all__ = ["Facts", "document_json", "page", "write"]
+__all__ = ["Facts", "cost_picture", "document_json", "page", "write"]
 
 
 def write(facts: Facts, metadata: ModelMetadata, digest: str, folder: Path) -> None:

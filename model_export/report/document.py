@@ -29,6 +29,7 @@ def document_json(facts: Facts, metadata: ModelMetadata, digest: str) -> bytes:
         "model": metadata.model_dump(mode="json", exclude={"selftest": {"instances"}}),
         "sha256": digest,
         "config": plain(facts.config),
+        "data": None if facts.data is None else asdict(facts.data),
         "training": [asdict(epoch) for epoch in facts.history.epochs],
         "cost": {"before": cost_totals(facts.cost), "after": cost_totals(facts.folded_cost)},
         "fold": None if facts.fold is None else asdict(facts.fold),
@@ -60,8 +61,11 @@ def cost_totals(table: CostTable | None) -> dict[str, object] | None:
         "peak_bytes": table.peak_bytes,
         "moved_bytes": table.moved_bytes,
         "batch_norm_share": table.batch_norm_share,
+        "seconds": table.seconds,
+        "batch_norm_time_share": table.batch_norm_time_share,
         "unknown": sorted({layer.operator for layer in table.layers if not layer.known}),
         "layers": [asdict(layer) for layer in table.layers],
+        "times": [asdict(each) for each in table.times],
     }
 
 

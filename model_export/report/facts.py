@@ -8,6 +8,7 @@ from model_export.config import AdoptConfig, RunConfig
 from model_export.records import (
     CalibrationOutcome,
     CostTable,
+    DataSummary,
     FoldOutcome,
     LayerTime,
     PrecisionOutcome,
@@ -24,6 +25,7 @@ class Facts:
     Attributes:
         config: What was asked for.
         verification: Proofs and accuracy.
+        data: What the network was trained and measured on; None where no data set was named.
         adoption: Where the file came from, if it was not made here.
         plan: None where the architecture's own normalisation was used.
         history: Empty for a network that came trained.
@@ -32,11 +34,13 @@ class Facts:
         folded_cost: After it; likewise.
         times: Of each node of the served graph; empty for an adopted file.
         fold: The fate of every BatchNorm; likewise.
+        fold_picture: The program before and after, as SVG; likewise.
         precisions: Other precisions beside float32.
     """
 
     config: RunConfig
     verification: Verification
+    data: DataSummary | None = None
     adoption: AdoptConfig | None = None
     plan: TrainingPlan | None = None
     history: TrainingHistory = field(default_factory=lambda: TrainingHistory(()))
@@ -45,4 +49,5 @@ class Facts:
     folded_cost: CostTable | None = None
     times: tuple[LayerTime, ...] = ()
     fold: FoldOutcome | None = None
+    fold_picture: str | None = None
     precisions: tuple[PrecisionOutcome, ...] = ()

@@ -8,18 +8,28 @@ from dataclasses import dataclass
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from model_export.records import CostTable, TrainingHistory
+from model_export.records import CostTable, LayerCost, TrainingHistory
 from model_export.report import charts
 from model_export.report.charts import Series
+from model_export.report.costs import byte_shares, macs_shares, time_shares
 from model_export.report.document import machine
 from model_export.report.facts import Facts
 from model_export.report.reproduction import command
 from service.artifact import ModelMetadata, Task
 
 LARGEST_MATRIX = 40  # labels; a confusion matrix of more cannot be read
-COSTLIEST = 12  # layers that the cost chart names
 SAMPLE_ANSWERS = 3  # labels under each sample picture
+SPLIT_USES = {
+    "train": "learning the weights",
+    "validation": "choices: when to stop, which statistics, which layers stay in float",
+    "test": "held back: only measured on",
+}
+ADOPTED_USES = SPLIT_USES | {
+    "train": "ranges of other precisions",
+    "validation": "choices: which layers of other precisions stay in float",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ def page(facts: Facts, metadata: ModelMetadata, digest: str) -> str:
     )
     environment.filters["grouped"] = "{:,}".format
     environment.filters["percent"] = "{:.2%}".format
+    environment.filters["tenths"] = "{:.1%}".format
     return environment.get_template("card.html").render(
         facts=facts,
         model=metadata,
@@ -55,11 +66,23 @@ def page(facts: Facts, metadata: ModelMetadata, digest: str) -> str:
         command=command(facts.config, facts.adoption),
         curves=_curves(facts.history),
         samples=_samples(metadata),
-        costliest=_costliest(facts.folded_cost),
-        slowest=sorted(facts.times, key=lambda each: -each.seconds)[:COSTLIEST],
+        costliest=macs_shares(facts.folded_cost),
+        heaviest=byte_shares(facts.cost),
+        slowest=time_shares(facts.times),
+        seconds=sum(each.seconds for each in facts.times),
+        # Every name in it was escaped where it was drawn.
+        fold_picture=Markup(facts.fold_picture or ""),  # noqa: S704 - see above
         shows_matrix=len(metadata.labels) <= LARGEST_MATRIX,
+        unknown=sorted({layer.operator for layer in _layers(facts.cost) if not layer.known}),
+        uses=SPLIT_USES if facts.adoption is None else ADOPTED_USES,
+        grouped="{:,}".format,
+        microseconds=lambda seconds: f"{1e6 * seconds:,.1f}",
         charts=charts,
     )
+
+
+def _layers(table: CostTable | None) -> tuple[LayerCost, ...]:
+    return () if table is None else table.layers
 
 
 def _curves(history: TrainingHistory) -> list[tuple[str, str]]:
@@ -100,12 +123,3 @@ def _answers(logits: Sequence[float], metadata: ModelMetadata) -> tuple[tuple[st
         chances /= chances.sum()
     best = np.argsort(-chances)[:SAMPLE_ANSWERS]
     return tuple((metadata.labels[index], float(chances[index])) for index in best)
-
-
-def _costliest(table: CostTable | None) -> list[tuple[str, str, int, float]]:
-    """Name, operator, MACs and share of the layers with most MACs, in the order of the network."""
-    if table is None or table.macs == 0:
-        return []
-    threshold = sorted((layer.macs for layer in table.layers), reverse=True)[:COSTLIEST][-1]
-    chosen = [layer for layer in table.layers if layer.macs >= max(1, threshold)]
-    return [(each.name, each.operator, each.macs, each.macs / table.macs) for each in chosen[:COSTLIEST]]

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from model_export import export
 from model_export.command_line import main
-from model_export.config import AdoptConfig, DataConfig, ModelConfig, RunConfig
+from model_export.config import AdoptConfig, DataConfig, ModelConfig, QuantizeConfig, RunConfig
 from model_export.errors import InvalidConfig, ModelError
 from model_export.evaluation import open_session
 from model_export.pipeline import adopt
@@ -245,6 +245,34 @@ def test_labels_must_be_as_many_as_outputs(tmp_path: Path) -> None:
     settings = replace(config(tmp_path), model=ModelConfig(labels=tmp_path / "labels.txt"))
     with pytest.raises(InvalidConfig, match="2 labels for 3 outputs"):
         adopt(settings, AdoptConfig(path, "logits"), has_dataset=False, console=QUIET)
+
+
+def test_other_precisions_need_pictures_to_judge_them(tmp_path: Path) -> None:
+    path = linear(tmp_path / "linear.onnx", ("N", 1, 8, 8), classes=10)
+    settings = replace(config(tmp_path), quantize=QuantizeConfig(precisions=("int8",)))
+    with pytest.raises(InvalidConfig, match="name a data set with --dataset"):
+        adopt(settings, AdoptConfig(path, "logits"), has_dataset=False, console=QUIET)
+
+
+def test_a_file_that_is_quantized_already_stays_as_it_is(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["y", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["z"]),
+        helper.make_node("Identity", ["z"], ["logits"]),
+    ]
+    constants = [
+        helper.make_node("Constant", [], ["scale"], value_float=0.1),
+        helper.make_node(
+            "Constant", [], ["zero"], value=helper.make_tensor("", TensorProto.UINT8, [], [128])
+        ),
+    ]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 10])
+    path = linear(
+        tmp_path / "q.onnx", ("N", 1, 8, 8), classes=10, tail=[*constants, *nodes], outputs=[output]
+    )
+    settings = replace(config(tmp_path), quantize=QuantizeConfig(precisions=("int8",)))
+    with pytest.raises(InvalidConfig, match="is quantized already"):
+        adopt(settings, AdoptConfig(path, "logits"), has_dataset=True, console=QUIET)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not an onnx file"])

@@ -188,6 +188,30 @@ def test_json_is_the_result_and_nothing_else(
     assert sum(layer["macs"] for layer in layers) > 100_000
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_cost_of_a_network_needs_no_data_and_begins_no_run(
+    elsewhere: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    words = ["--architecture", "cifar_resnet20", "--input", "3x32x32", "--classes", "10"]
+    assert main(["cost", *words, "--json", "--picture", "cost.svg"]) == 0
+    found = json.loads(capfdbinary.readouterr().out)
+    before, after = found["before"], found["after"]
+    assert sum(layer["parameters"] for layer in before["layers"]) == 272_474
+    assert sum(layer["macs"] for layer in before["layers"]) == sum(layer["macs"] for layer in after["layers"])
+    norms = [each for each in before["times"] if each["operator"] == "BatchNormalization"]
+    assert len(norms) == 21, "each BatchNorm is timed, though the runtime could fold it away"
+    assert not any(each["operator"] == "BatchNormalization" for each in after["times"])
+    picture = Path("cost.svg").read_text()
+    assert picture.count("<rect") > 2 * len(after["layers"])
+    assert "before the fold: BatchNorms move" in picture
+    assert [path.name for path in elsewhere.iterdir()] == ["cost.svg"]
+
+
+def test_classes_go_with_a_network_without_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "--classes", "10"]) == command_line.EXIT_USAGE
+    assert "--classes: goes with --input" in capsys.readouterr().err
+
+
 def test_stages_one_by_one_make_what_a_whole_run_makes(elsewhere: Path) -> None:
     for stage in ("train", "cost", "fold", "export", "verify", "publish"):
         flags = ["--epochs", "1", "--limit", "200"] if stage == "train" else []

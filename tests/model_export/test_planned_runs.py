@@ -35,7 +35,8 @@ def test_calibration_repairs_the_averages_of_a_short_training(tmp_path: Path) ->
     run = run_of(tmp_path, train=replace(CONFIG.train, epochs=6))
     run.train()
     outcome = run.calibrate()
-    assert (outcome.source, outcome.instances) == ("digits, validation and train", 179 + 200)
+    assert (outcome.source, outcome.instances) == ("digits, validation and train", 90 + 200)
+    assert outcome.judged == 89
     assert outcome.after > outcome.before + 0.1
     again = run.calibrate()
     assert again.before == outcome.before, "it starts from what training left"

@@ -17,6 +17,7 @@ from model_export.command_line import run_for
 from model_export.command_line.flags import parser
 from model_export.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from model_export.pipeline import Run
+from model_export.records import Decision, TrainingPlan
 from model_export.report import charts
 from model_export.report.charts import Series
 from model_export.report.reproduction import command
@@ -66,6 +67,42 @@ def test_page_and_json_have_the_same_facts(version: Path) -> None:
     assert sum(each["seconds"] for each in facts["times"]) > 0
     assert "Conv" in {each["operator"] for each in facts["times"]}
     assert facts["model"]["version"] == "1"
+    train, validation, test = facts["data"]["splits"]
+    assert (train["instances"], validation["instances"], test["instances"]) == (1259, 179, 359)
+    assert sum(train["by_label"]) == 1259
+
+
+def test_the_page_says_what_batch_norms_cost_and_shows_the_fold(version: Path) -> None:
+    text = (version / "report.html").read_text(encoding="utf-8")
+    before = json.loads((version / "report.json").read_text())["cost"]["before"]
+    assert 0 < before["batch_norm_time_share"] < 1
+    assert f"<b>{before['batch_norm_share']:.1%}</b> of the bytes" in text
+    assert f"<b>{before['batch_norm_time_share']:.1%}</b> of the time" in text
+    assert text.count('aria-label="The program before and after the fold"') == 1
+    assert "batch_norm  norm1" in text
+
+
+def test_the_page_says_how_the_statistics_were_calibrated(finished: Run) -> None:
+    _, metadata = export.read_model_file(finished.workdir / "model.onnx")
+    facts = finished._facts()
+    assert facts.calibration is not None
+    text = report.page(facts, metadata, "0" * 64)
+    assert "How its running statistics were calibrated" in text
+    assert f"{facts.calibration.after:.2%} with the new statistics" in text
+    elsewhere = replace(facts.calibration, source="camera/", is_adapted=True)
+    adapted = report.page(replace(facts, calibration=elsewhere), metadata, "0" * 64)
+    assert "How it was adapted" in adapted
+    assert "camera/" in adapted
+
+
+def test_the_page_shows_every_decision_with_its_reason(finished: Run) -> None:
+    _, metadata = export.read_model_file(finished.workdir / "model.onnx")
+    decisions = (Decision("conv1", "no <BatchNorm>", "a batch gives 8 values"),)
+    plan = TrainingPlan({}, 0.9, None, "none", 0.0, decisions)
+    text = report.page(replace(finished._facts(), plan=plan), metadata, "0" * 64)
+    assert "How its normalisation was planned" in text
+    assert "no &lt;BatchNorm&gt;" in text
+    assert "a batch gives 8 values" in text
 
 
 def test_a_label_is_text_whatever_it_contains(finished: Run) -> None:

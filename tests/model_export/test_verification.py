@@ -302,7 +302,7 @@ def test_every_proof_passes_for_the_whole_run(finished: Run) -> None:
     found = verify_file(
         path,
         metadata,
-        network=finished._network(),
+        network=finished.network(),
         folded=torch.export.load(finished.workdir / "folded.pt2"),
         dataset=finished.dataset,
         objective=finished.config.objective,
