@@ -11,7 +11,7 @@ FROM ${BASE} AS base
 
 FROM base AS build
 ARG PIP_ARGS=""
-# `tracing`, for one.
+# `tracing`, `grpc`: extras of pyproject.toml, separated by commas.
 ARG EXTRAS=""
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./

@@ -7,6 +7,7 @@
     payload        body ──▶ encoded images, in three forms        multipart   the form's parts
     inference      decode, submit, await: the road of every form
     predict        the hot route
+    protocol       what other servers' clients speak              rpc         the same over gRPC
     health · exposition · documentation                           the routes that FastAPI answers
     problems       the one table from reasons to statuses, and error bodies
 """

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_tools import protoc
 from numpy.typing import NDArray
 
 from service import __version__
@@ -35,6 +36,7 @@ from tests.service.api.test_predict import softmax
 from tests.service.fakes import until
 
 TIMEOUT_S = 10.0
+ROOT = Path(__file__).parents[4]
 ROUTE = "/inference.GRPCInferenceService/"
 ONE = TINY.image(1)[np.newaxis]
 EIGHT = np.stack([TINY.image(seed) for seed in range(8)])
@@ -414,6 +416,16 @@ async def test_without_keys_rates_are_by_address(called: Call) -> None:
     async with called(rate_limit_per_minute=1) as service:
         await service.infer(request_of())
         assert reason_of(await service.refusal(request_of())) is Reason.RATE_LIMITED
+
+
+def test_the_committed_code_is_the_compiled_definition(tmp_path: Path) -> None:
+    source = "service/api/rpc/open_inference.proto"
+    options = [f"-I{ROOT}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
+    assert protoc.main(["protoc", *options, str(ROOT / source)]) == 0
+    for name in ("open_inference_pb2.py", "open_inference_pb2.pyi"):
+        compiled = tmp_path / "service" / "api" / "rpc" / name
+        committed = ROOT / "service" / "api" / "rpc" / name
+        assert committed.read_text() == compiled.read_text(), "compile it again: make grpc"
 
 
 # The port.
