@@ -104,6 +104,10 @@ bench-folding-speed: $(EVERYTHING) ## Folded against unfolded, as docs/folding-s
 bench-planning: $(EVERYTHING) ## Planned normalisation against the article's, as docs/planning.md (half an hour)
 	$(BIN)/python -m benchmarks.planning --write docs/planning.md $(ARGS)
 
+.PHONY: bench-precision
+bench-precision: $(EVERYTHING) ## int8 beside float32 in interleaved pairs, on a quiet machine (ARGS="--batches 8")
+	$(BIN)/python -m benchmarks.precision $(ARGS)
+
 .PHONY: bench
 bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine (ARGS="--rounds 3 --workloads small")
 	$(BIN)/python -m benchmarks.serving $(ARGS)
