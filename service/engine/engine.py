@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from service.artifact import INPUT_NAME, ModelMetadata, Task, parse_metadata
 from service.engine.contract import OUTPUTS, check_contract, identity, verified_digest
 from service.engine.faults import needs_new_process
-from service.engine.hardware import available_cpus
-from service.engine.sessions import EngineOptions, OpenSession, open_session
+from service.engine.hardware import available_cpus, give_back_freed_memory
+from service.engine.sessions import EngineOptions, OpenSession, open_session, shrink
 from service.errors import (
     EngineLost,
     InferenceFailed,
@@ -162,6 +162,20 @@ class Engine:
             raise SelfTestFailed(f"{self.path}: another top-1 label for self-test image {differing[0]}")
         self._check_probabilities(logits, probabilities)
         return SelfTestResult(len(instances), error, relative, tolerance)
+
+    def release(self) -> None:
+        """Give back memory before the engine is dropped. Nobody may run it any more; not for the event loop.
+
+        Raises:
+            InferenceFailed: The runtime failed.
+        """
+        pixels = np.zeros((1, *self.input_shape), np.uint8)
+        try:
+            shrink(self._session, self.active, {INPUT_NAME: self._padded(pixels)})
+        except Exception as error:  # onnxruntime's exceptions have no common ancestor but this
+            raise InferenceFailed("the model failed while it was released") from error
+        del self._session
+        give_back_freed_memory()
 
     def _is_light(self) -> bool:
         """Whether a lone instance is so fast that more threads would not pay."""

@@ -6,6 +6,7 @@ pays for, all of them are stopped together for the rest of each period, in the m
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -35,6 +36,13 @@ def available_memory_bytes(root: Path = Path("/")) -> int | None:
         root: Where ``proc`` and ``sys`` are.
     """
     return min((*_total_memory(root), *_memory_limits(root)), default=None)
+
+
+def give_back_freed_memory() -> None:
+    """Hand what the C library keeps of freed memory back to the system, where it knows how (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def has_int8_instructions(root: Path = Path("/")) -> bool:

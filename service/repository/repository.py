@@ -379,6 +379,8 @@ class Repository:
 
     async def _finish(self, served: ServedModel) -> None:
         await served.batcher.close(_RETIREMENT_S)
+        if served.batcher.is_alive:
+            await aside(served.engine.release, f"release {served.name}/{served.version}")
         self._retired.discard(served)
         if served.version not in self._models[served.name].loaded:
             self._metrics.model_unloaded(served.name, served.version)
