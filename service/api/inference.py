@@ -160,6 +160,9 @@ class Inference:
         if caller.trace is not None:
             caller.trace.stage("decode", started, seconds)
             _trace_batches(caller.trace, model, outcomes)
+        audience = model.tap.audience
+        if audience is not None:  # told in the loop's next turn, when the answer is on its way
+            asyncio.get_running_loop().call_soon(audience.offer, instances, outcomes)
         return outcomes
 
     def _decode(

@@ -22,7 +22,7 @@ from service.metrics.families import (
     Stage,
     metrics_reference,
 )
-from service.metrics.recording import Metrics, ModelMetrics, QueueStatus, render
+from service.metrics.recording import Metrics, ModelMetrics, QueueStatus, ShadowMetrics, render
 from service.metrics.summing import (
     Snapshot,
     lasting,
@@ -42,6 +42,7 @@ __all__ = [
     "Metrics",
     "ModelMetrics",
     "QueueStatus",
+    "ShadowMetrics",
     "Snapshot",
     "Stage",
     "lasting",

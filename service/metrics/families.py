@@ -21,6 +21,7 @@ DURATION_BUCKETS_S = (
 )
 BATCH_SIZE_BUCKETS = tuple(float(1 << power) for power in range(11))
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+DISTANCE_BUCKETS = (1e-6, 1e-5, 1e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 # More label values would make a scrape large and a dashboard unreadable.
 MAX_LABELS = 100
 OTHER_LABEL = "other"
@@ -137,6 +138,25 @@ class Families:
             "Share of the time in which the GPU was busy, by whomever. Only where a model runs on one.",
             ("gpu",),
         )
+        self.shadow_images = CounterFamily(
+            "foldserve_shadow_images",
+            "Copies for the shadow by what became of them: agreed and differed (in the most probable label), "
+            "dropped, failed.",
+            ("model", "version", "candidate", "outcome"),
+        )
+        self.shadow_distance = HistogramFamily(
+            "foldserve_shadow_distance",
+            "Between the probabilities of the live version and the candidate's: total variation, or for "
+            "multi-label models the mean difference.",
+            ("model", "version", "candidate"),
+            buckets=DISTANCE_BUCKETS,
+        )
+        self.shadow_inference = HistogramFamily(
+            "foldserve_shadow_inference_seconds",
+            "Inference of the compared images, by the live version and by the candidate.",
+            ("model", "version", "candidate", "side"),
+            buckets=DURATION_BUCKETS_S,
+        )
         self.ready = GaugeFamily("foldserve_ready", "1 while the process can predict.")
         self.workers = GaugeFamily(
             "foldserve_workers",
@@ -173,6 +193,7 @@ _REFERENCE_HEAD = (
     "Buckets of durations: " + ", ".join(f"{edge:g}" for edge in DURATION_BUCKETS_S) + " s.",
     "Of batch sizes: powers of two up to " + f"{BATCH_SIZE_BUCKETS[-1]:g}" + ".",
     "Of confidence: " + ", ".join(f"{edge:g}" for edge in CONFIDENCE_BUCKETS) + ".",
+    "Of the shadow's distance: " + ", ".join(f"{edge:g}" for edge in DISTANCE_BUCKETS) + ".",
     "",
     "Made by `python -m service metrics`.",
     "",

@@ -94,10 +94,11 @@ class Metrics(Families, Collector):
             reference: What training saw; None: nothing is said of drift.
         """
         key = (name, version)
-        if key not in self._models:
-            self._models[key] = ModelMetrics(self, name, version, labels, threshold)
-        self._models[key].drift = None if reference is None else Drift(reference)
-        return self._models[key]
+        known = self._models.get(key)
+        if known is None or not known.is_of(labels, threshold):
+            self._models[key] = known = ModelMetrics(self, name, version, labels, threshold)
+        known.drift = None if reference is None else Drift(reference)
+        return known
 
     def request_finished(
         self, route: str, method: str, code: str, seconds: float, trace_id: str | None = None
@@ -149,6 +150,13 @@ class Metrics(Families, Collector):
             family.remove(model=name, version=version)
         if (name, version) in self._models:
             self._models[name, version].drift = None
+
+    def forget(self, name: str, version: str) -> None:
+        """Show nothing more of a version that is long gone, or the series would grow with every release."""
+        self._models.pop((name, version), None)
+        for family in self:
+            if {"model", "version"} <= set(family.label_names):
+                family.remove(model=name, version=version)
 
     def load_finished(self, name: str, result: ReloadResult, seconds: float) -> None:
         """An attempt at loading a version of the model ended."""
@@ -238,6 +246,10 @@ class ModelMetrics:
         self._batches = metrics.batches.labels(name, version)
         self._confidence = metrics.confidence.labels(name, version)
 
+    def is_of(self, labels: Sequence[str], threshold: float | None) -> bool:
+        """Whether it counts these labels; a version may be replaced by one of the same number."""
+        return (self._labels, self._threshold) == (tuple(labels), threshold)
+
     def observe_stage(self, stage: Stage, seconds: float) -> None:
         """One image (for receive and serialize: one request) spent so long in this stage."""
         self.stages[stage].observe(seconds)
@@ -286,6 +298,20 @@ class ModelMetrics:
             self._counts += (probabilities >= self._threshold).sum(axis=0)
         elif self._labels:
             self._counts += np.bincount(probabilities.argmax(axis=1), minlength=len(self._counts))
+
+
+class ShadowMetrics:
+    """The series of one candidate behind one live version, found once."""
+
+    def __init__(self, metrics: Metrics, name: str, version: str, candidate: str) -> None:
+        key = (name, version, candidate)
+        self.agreed = metrics.shadow_images.labels(*key, "agreed")
+        self.differed = metrics.shadow_images.labels(*key, "differed")
+        self.dropped = metrics.shadow_images.labels(*key, "dropped")
+        self.failed = metrics.shadow_images.labels(*key, "failed")
+        self.distance = metrics.shadow_distance.labels(*key)
+        self.live_inference = metrics.shadow_inference.labels(*key, "live")
+        self.candidate_inference = metrics.shadow_inference.labels(*key, "candidate")
 
 
 class _LagTimer:

@@ -135,10 +135,28 @@ class Model:
         return self._seen[version]
 
     def is_current(self, version: str) -> bool:
-        """Whether what is loaded, or was refused, is what lies there now."""
+        """Whether what lies there now is loaded as it is wanted, or was refused."""
         served, refusal = self.loaded.get(version), self.refused.get(version)
-        marks = (served and served.fingerprint, refusal and refusal.fingerprint)
-        return self._seen[version] in marks
+        if refusal is not None and refusal.fingerprint == self._seen[version]:
+            return True
+        return (
+            served is not None
+            and served.fingerprint == self._seen[version]
+            and served.is_background == self.is_background(version)
+        )
+
+    def is_background(self, version: str) -> bool:
+        """Whether the plan wants a version for its shadow and for nothing else."""
+        plan = self.plan
+        is_canary = plan.canary is not None and plan.canary.version == version
+        is_answering = is_canary or version == plan.version or version in plan.aliases.values()
+        return version == plan.shadow and not is_answering
+
+    @property
+    def shadow(self) -> ServedModel | None:
+        """The candidate that gets copies of the live version's traffic."""
+        shadow = None if self.plan.shadow is None else self.loaded.get(self.plan.shadow)
+        return None if shadow is self.live else shadow
 
     def has_settled(self, version: str) -> bool:
         """Whether the version's files are the same as at the last look; remembers them for the next."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Final, TypeAlias
 
+from service.engine import EngineOptions
 from service.errors import (
     Forbidden,
     InvalidConfiguration,
@@ -20,7 +24,7 @@ from service.errors import (
     ProviderUnavailable,
     ReloadResult,
 )
-from service.metrics import Metrics
+from service.metrics import Metrics, ShadowMetrics
 from service.repository.aside import aside
 from service.repository.catalogue import Catalogue, Shelf
 from service.repository.loading import BuiltModel, build
@@ -28,6 +32,7 @@ from service.repository.model import Model, VersionStatus
 from service.repository.options import RepositoryOptions
 from service.repository.plan import STABLE_ALIAS, Plan, write_plan
 from service.repository.served import ServedModel, serve
+from service.repository.shadow import Shadow
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,8 @@ _DEFAULT_NAME: Final = "digits"
 LATEST: Final = "latest"
 # The longest deadline that a client can set: whatever was admitted is finished before its version goes.
 _RETIREMENT_S: Final = 3600.0
+# Versions of a model whose counts are shown after they were released.
+_REMEMBERED: Final = 5
 # For the threads of batchers that nobody has asked anything yet to end.
 _IDLE_END_S: Final = 1.0
 
@@ -62,6 +69,8 @@ class Repository:
         self._default = options.default_model or _DEFAULT_NAME
         self._retiring: set[asyncio.Task[None]] = set()
         self._retired: set[ServedModel] = set()
+        self._shadows: dict[str, Shadow] = {}
+        self._gone: dict[str, deque[str]] = {}
         self._watching: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -117,9 +126,8 @@ class Repository:
     @property
     def is_alive(self) -> bool:
         """False once an engine died or hung: the process must be restarted."""
-        return all(
-            served.batcher.is_alive for model in self._models.values() for served in model.loaded.values()
-        )
+        loaded = (served for model in self._models.values() for served in model.loaded.values())
+        return all(served.batcher.is_alive for served in loaded if not served.is_background)
 
     # What operators ask.
 
@@ -262,6 +270,8 @@ class Repository:
 
     async def close(self, grace_s: float) -> None:
         """Look no more, and drain every batcher within the grace."""
+        for shadow in self._shadows.values():
+            shadow.close()
         if self._watching is not None:
             self._watching.cancel()
         held = {served for model in self._models.values() for served in model.loaded.values()}
@@ -322,7 +332,9 @@ class Repository:
         model.loading = version
         started = time.perf_counter()
         try:
-            built = await aside(lambda: self._build(model.name, version), f"load {model.name}/{version}")
+            engine = self._engine_options(is_background=model.is_background(version))
+            work = partial(self._build, model.name, version, engine)
+            built = await aside(work, f"load {model.name}/{version}")
         except ModelRejected as fault:
             self._refuse(model, version, fault, time.perf_counter() - started)
         except ProviderUnavailable as fault:
@@ -340,11 +352,21 @@ class Repository:
             self._catalogue.is_whole, model.name, version
         )
 
-    def _build(self, name: str, version: str) -> BuiltModel:
-        return build(name, version, self._catalogue.model_file(name, version), self.options.engine)
+    def _engine_options(self, *, is_background: bool) -> EngineOptions:
+        """A shadow takes one core at most."""
+        return replace(self.options.engine, threads=1) if is_background else self.options.engine
+
+    def _build(self, name: str, version: str, engine: EngineOptions) -> BuiltModel:
+        return build(name, version, self._catalogue.model_file(name, version), engine)
 
     def _serve(self, built: BuiltModel, model: Model) -> ServedModel:
-        served = serve(built, model.fingerprint(built.version), self.options, self._metrics)
+        served = serve(
+            built,
+            model.fingerprint(built.version),
+            self.options,
+            self._metrics,
+            is_background=model.is_background(built.version),
+        )
         logger.info(
             "model %s version %s is loaded on %s (%s, %.2f s)",
             *(built.name, built.version, built.engine.active),
@@ -359,8 +381,10 @@ class Repository:
 
     def _route(self, model: Model, live: ServedModel | None) -> None:
         before = model.live
-        for retired in model.route(live):
-            self._retire(retired)
+        retired = model.route(live)
+        self._cast_shadow(model)
+        for served in retired:
+            self._retire(served)
         if live is before:
             return
         if live is None:
@@ -369,6 +393,20 @@ class Repository:
         else:
             logger.info("model %s: version %s serves", model.name, live.version)
             self._metrics.watch_queue(model.name, live.batcher)
+
+    def _cast_shadow(self, model: Model) -> None:
+        """Have the candidate listen to the live version, and to nobody else."""
+        live, candidate = model.live, model.shadow
+        shadow = self._shadows.get(model.name)
+        if shadow is not None and (shadow.live, shadow.candidate) != (live, candidate):
+            shadow.live.tap.audience = None
+            shadow.close()
+            del self._shadows[model.name]
+            shadow = None
+        if shadow is None and live is not None and candidate is not None:
+            metrics = ShadowMetrics(self._metrics, model.name, live.version, candidate.version)
+            self._shadows[model.name] = live.tap.audience = Shadow(live, candidate, metrics)
+            logger.info("model %s: version %s shadows %s", model.name, candidate.version, live.version)
 
     def _retire(self, served: ServedModel) -> None:
         """Let a version finish what it has, and give it back."""
@@ -384,7 +422,17 @@ class Repository:
         self._retired.discard(served)
         if served.version not in self._models[served.name].loaded:
             self._metrics.model_unloaded(served.name, served.version)
+            self._bury(served.name, served.version)
         logger.info("model %s version %s is released", served.name, served.version)
+
+    def _bury(self, name: str, version: str) -> None:
+        """Keep the counts of the last few versions, so that a scrape still sees how they ended."""
+        gone = self._gone.setdefault(name, deque())
+        gone.append(version)
+        if len(gone) > _REMEMBERED:
+            oldest = gone.popleft()
+            if oldest not in self._models[name].loaded and oldest not in gone:
+                self._metrics.forget(name, oldest)
 
     # Names.
 

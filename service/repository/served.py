@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.artifact import ModelMetadata, Task
-from service.batcher import Batcher
+from service.batcher import Batcher, Row
 from service.engine import Engine, SelfTestResult
+from service.errors import RequestError
 from service.metrics import Metrics, ModelMetrics
 from service.repository.catalogue import Fingerprint
 from service.repository.loading import BuiltModel
 from service.repository.options import RepositoryOptions
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Encoded: TypeAlias = bytes | memoryview
+# What a request brought, and what a version said to it; an error where it said nothing.
+Instance: TypeAlias = Encoded | Pixels | RequestError
+Outcome: TypeAlias = Row | RequestError
+
+
+class Audience(Protocol):
+    """Who is told of every answer; `service.repository.shadow.Shadow` is one."""
+
+    def offer(self, instances: Sequence[Instance], outcomes: Sequence[Outcome]) -> None:
+        """One request was answered."""
+
+
+class Tap:
+    """Where a live version's answers can be heard.
+
+    Attributes:
+        audience: None: nobody listens.
+    """
+
+    __slots__ = ("audience",)
+
+    def __init__(self) -> None:
+        self.audience: Audience | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,6 +51,8 @@ class ServedModel:
 
     Attributes:
         fingerprint: Of the files it was loaded from.
+        is_background: Whether it was built to take no more than one core.
+        tap: Where its answers can be heard.
     """
 
     name: str
@@ -28,6 +62,8 @@ class ServedModel:
     metrics: ModelMetrics
     self_test: SelfTestResult
     fingerprint: Fingerprint = ()
+    is_background: bool = False
+    tap: Tap = field(default_factory=Tap)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -41,7 +77,12 @@ class ServedModel:
 
 
 def serve(
-    built: BuiltModel, fingerprint: Fingerprint, options: RepositoryOptions, metrics: Metrics
+    built: BuiltModel,
+    fingerprint: Fingerprint,
+    options: RepositoryOptions,
+    metrics: Metrics,
+    *,
+    is_background: bool = False,
 ) -> ServedModel:
     """A built version with a batcher of its own. On the event loop."""
     engine, metadata = built.engine, built.engine.metadata
@@ -67,4 +108,13 @@ def serve(
         active_provider=engine.active,
         selftest_max_abs_error=built.self_test.max_abs_error,
     )
-    return ServedModel(built.name, built.version, engine, batcher, own_metrics, built.self_test, fingerprint)
+    return ServedModel(
+        built.name,
+        built.version,
+        engine,
+        batcher,
+        own_metrics,
+        built.self_test,
+        fingerprint,
+        is_background,
+    )

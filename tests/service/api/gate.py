@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import Engine
+from service.engine import Engine, EngineOptions
 from service.metrics import Metrics
 from service.repository import BuiltModel, Repository, RepositoryOptions
 
@@ -73,6 +73,6 @@ class GatedRepository(Repository):
         super().__init__(options, metrics)
         self.gate = Gate()
 
-    def _build(self, name: str, version: str) -> BuiltModel:
-        built = super()._build(name, version)
+    def _build(self, name: str, version: str, engine: EngineOptions) -> BuiltModel:
+        built = super()._build(name, version, engine)
         return replace(built, engine=GatedEngine(built.engine, self.gate))
