@@ -1,4 +1,4 @@
-"""What an operator asks: which versions there are and why, an earlier version, another plan.
+"""What an operator asks: which versions there are and why, how a shadow does, and changes to both.
 
 Reading is for everybody; changing needs an API key with the scope ``admin``. Every change is written to
 ``serving.json`` first, so it outlives the process, and is answered when every process serves by it.
@@ -6,13 +6,16 @@ Reading is for everybody; changing needs an API key with the scope ``admin``. Ev
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, Self, TypeAlias
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.documentation import problem_responses
 from service.errors import Reason
+from service.metrics import Snapshot, shadow_figures
 from service.repository import Plan, Repository, VersionState, VersionStatus
 
 CHANGE_REASONS = (
@@ -50,8 +53,35 @@ class ModelDocument(_Document):
     versions: list[VersionLine]
 
 
-def administration_router(repository: Repository) -> APIRouter:
-    """The routes below ``/models/{name}``."""
+class ShadowReport(_Document):
+    """A candidate beside the live version, on copies of its traffic: the sums of all workers.
+
+    Means are null before anything was compared.
+    """
+
+    model: str
+    version: str
+    candidate: str
+    agreement: Annotated[float | None, Field(description="Share of images with the same best label.")]
+    agreed: int
+    differed: int
+    dropped: Annotated[int, Field(description="Not compared: the live version had work waiting.")]
+    failed: Annotated[int, Field(description="Not answered by the candidate.")]
+    distance_mean: Annotated[float | None, Field(description="Total variation of the probabilities, 0 to 1.")]
+    live_inference_s: float | None
+    candidate_inference_s: float | None
+
+
+Gather: TypeAlias = Callable[[], Awaitable[Snapshot]]
+
+
+def administration_router(repository: Repository, gather: Gather) -> APIRouter:
+    """The routes below ``/models/{name}``.
+
+    Args:
+        repository: The models.
+        gather: The metrics of all workers.
+    """
     router = APIRouter(prefix="/models/{name}", tags=["models"])
 
     def document(name: str) -> ModelDocument:
@@ -62,6 +92,19 @@ def administration_router(repository: Repository) -> APIRouter:
     async def model(name: str) -> ModelDocument:
         """What is wanted of a model, and what became of each of its versions."""
         return document(name)
+
+    @router.get("/shadow", responses=problem_responses(Reason.MODEL_NOT_FOUND))
+    async def shadow(name: str) -> ShadowReport:
+        """How the candidate that shadows the live version compares with it."""
+        live, candidate = repository.shadow(name)
+        figures = shadow_figures(await gather(), name, live.version, candidate.version)
+        return ShadowReport(
+            model=name,
+            version=live.version,
+            candidate=candidate.version,
+            agreement=figures.agreement,
+            **asdict(figures),
+        )
 
     @router.post("/rollback", responses=problem_responses(*CHANGE_REASONS))
     async def rollback(

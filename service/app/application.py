@@ -93,7 +93,7 @@ class Application:
             health_router(self),
             metrics_router(self.scrape),
             pages_router(self.repository),
-            administration_router(self.repository),
+            administration_router(self.repository, self._count),
             protocol_router(self, self.repository),
         )
         lean = lean_routes(self.inference, self.metrics)
@@ -161,10 +161,14 @@ class Application:
         """The metrics of the whole service, and their content type."""
         if self._gather is None and not self.settings.triton_metrics:
             return self.metrics.render(openmetrics=openmetrics)
-        whole = snapshot(self.metrics) if self._gather is None else await self._gather()
+        whole = await self._count()
         if self.settings.triton_metrics:
             whole = {**whole, **triton_names(whole)}
         return render(registry_of(whole), openmetrics=openmetrics)
+
+    async def _count(self) -> Snapshot:
+        """What the metrics of the whole service say."""
+        return snapshot(self.metrics) if self._gather is None else await self._gather()
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@
     gpu          memory and utilisation, where a model runs on one
     series       counters and histograms whose hot path is one addition
     summing      the metrics of several workers as one
+    shadowing    what they say of a shadow
 
 `Metrics` is one application's families, in a registry of its own. All of it is written and read on the event
 loop's thread, so a count is a plain addition without a lock; the text is rendered by prometheus-client.
@@ -23,6 +24,7 @@ from service.metrics.families import (
     metrics_reference,
 )
 from service.metrics.recording import Metrics, ModelMetrics, QueueStatus, ShadowMetrics, render
+from service.metrics.shadowing import ShadowFigures, shadow_figures
 from service.metrics.summing import (
     Snapshot,
     lasting,
@@ -42,6 +44,7 @@ __all__ = [
     "Metrics",
     "ModelMetrics",
     "QueueStatus",
+    "ShadowFigures",
     "ShadowMetrics",
     "Snapshot",
     "Stage",
@@ -50,6 +53,7 @@ __all__ = [
     "missing_workers",
     "registry_of",
     "render",
+    "shadow_figures",
     "snapshot",
     "total",
     "triton_names",

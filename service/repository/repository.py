@@ -193,6 +193,17 @@ class Repository:
         before = await self._plan(name)
         await self._replace(name, before, plan, is_strict=True)
 
+    def shadow(self, name: str) -> tuple[ServedModel, ServedModel]:
+        """The live version of a model, and the candidate that gets copies of its traffic.
+
+        Raises:
+            ModelNotFound: No such model, or nobody shadows it.
+        """
+        shadow = self._shadows.get(name)
+        if shadow is None:
+            raise ModelNotFound(f"model '{name}' has no shadow; the field `shadow` of its plan names one")
+        return shadow.live, shadow.candidate
+
     def describe(self, name: str) -> tuple[Plan, list[VersionStatus]]:
         """What is wanted of a model, and what became of each version, the highest first.
 
