@@ -1,7 +1,8 @@
-"""Commands beside serving: documents written by the code they describe, keys, tuning, a check-up."""
+"""Commands beside serving: documents written by the code they describe; keys, tuning, a check-up, routing."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -11,13 +12,17 @@ import orjson
 
 from service.access import Scope, make_key
 from service.app import Application
+from service.app.wiring import repository_options
 from service.errors import InvalidConfiguration
 from service.metrics import metrics_reference
-from service.settings import Settings, settings_reference
+from service.repository import PLAN_NAME, Workbench, parse_plan
+from service.settings import Settings, load_settings, settings_reference
 
 _JSON_FLAG: Final = "--json"
 # Its arguments → what it prints, or the exit status of one that has printed for itself.
 Command: TypeAlias = Callable[[Sequence[str]], str | int]
+
+_NONE: Final = "none"
 
 
 def openapi_document() -> str:
@@ -67,6 +72,70 @@ def check_up(arguments: Sequence[str]) -> int:
     return report(examine(flags), sys.stdout, as_json=_JSON_FLAG in arguments)
 
 
+def rollback(arguments: Sequence[str]) -> str:
+    """Have an earlier version of a model serve, and nothing newer until this is taken back.
+
+    Args:
+        arguments: A name, ``--to VERSION`` (or ``latest``), and the service's own flags.
+
+    Raises:
+        InvalidConfiguration: No such model or version.
+        ModelRejected: This version would not serve.
+        Forbidden: The repository cannot be written.
+    """
+    parser = _operating("rollback", "Serve an earlier version of a model, and nothing newer than it.")
+    parser.add_argument("--to", metavar="VERSION", help="which; without it the next good one below; `latest`")
+    given, flags = parser.parse_known_args(arguments)
+    return _workbench(given.name, flags).roll_back(given.to) + "\n"
+
+
+def route(arguments: Sequence[str]) -> str:
+    """Say which versions of a model answer what: aliases, a canary, a shadow.
+
+    Args:
+        arguments: A name, what is to be changed, and the service's own flags.
+
+    Raises:
+        InvalidConfiguration: No such model or version, or a plan that is none.
+        ModelRejected: A version would not serve.
+        Forbidden: The repository cannot be written.
+    """
+    parser = _operating("route", "Say which versions of a model answer what; `none` takes it back.")
+    parser.add_argument("--alias", metavar="ALIAS=VERSION", action="append", default=[], type=_pair)
+    parser.add_argument(
+        "--canary", metavar="VERSION=WEIGHT", type=_pair, help="a share of the traffic, 0 to 1"
+    )
+    parser.add_argument("--shadow", metavar="VERSION", help="who gets a copy of the traffic")
+    given, flags = parser.parse_known_args(arguments)
+    workbench = _workbench(given.name, flags)
+    plan = workbench.plan.model_dump()
+    plan["aliases"] |= dict(given.alias)
+    plan["aliases"] = {alias: version for alias, version in plan["aliases"].items() if version != _NONE}
+    if given.canary is not None:
+        version, weight = given.canary
+        plan["canary"] = None if version == _NONE else {"version": version, "weight": weight}
+    if given.shadow is not None:
+        plan["shadow"] = None if given.shadow == _NONE else given.shadow
+    return workbench.write(parse_plan(orjson.dumps(plan), PLAN_NAME)) + "\n"
+
+
+def _operating(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m service {command}", description=description, allow_abbrev=False
+    )
+    parser.add_argument("name", help="of the model")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    first, _, second = text.partition("=")
+    return first, second
+
+
+def _workbench(name: str, flags: Sequence[str]) -> Workbench:
+    return Workbench(repository_options(load_settings(flags)), name)
+
+
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
         "openapi": lambda _: openapi_document(),
@@ -75,5 +144,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "key": new_key,
         "tune": tune,
         "doctor": check_up,
+        "rollback": rollback,
+        "route": route,
     }
 )

@@ -17,19 +17,22 @@ Which versions are kept loaded: the live one (the highest good one that the plan
 alias, the canary or the shadow names.
 
 Floors inside: `options`, `plan` (serving.json) ← `catalogue` (what lies on disk) ← `loading` ← `served` ←
-`routing` ← `model` (the state of one model, without I/O) ← `repository`.
+`routing` ← `model` (the state of one model, without I/O) and `shadow` ← `repository`. Beside it `offline`, the
+same changes without a service.
 """
 
 from service.repository.catalogue import model_names, versions
 from service.repository.loading import BuiltModel, build, warm_up
 from service.repository.model import VersionState, VersionStatus
+from service.repository.offline import Workbench
 from service.repository.options import RepositoryOptions
-from service.repository.plan import Canary, Plan
-from service.repository.repository import LATEST, Repository, Spread
+from service.repository.plan import LATEST, PLAN_NAME, Canary, Plan, parse_plan
+from service.repository.repository import Repository, Spread
 from service.repository.served import ServedModel
 
 __all__ = [
     "LATEST",
+    "PLAN_NAME",
     "BuiltModel",
     "Canary",
     "Plan",
@@ -39,8 +42,10 @@ __all__ = [
     "Spread",
     "VersionState",
     "VersionStatus",
+    "Workbench",
     "build",
     "model_names",
+    "parse_plan",
     "versions",
     "warm_up",
 ]

@@ -32,6 +32,8 @@ ALIAS_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 # What these names mean follows from the other fields.
 CANARY_ALIAS: Final = "canary"
 STABLE_ALIAS: Final = "stable"
+# What a rollback is taken back with: no version is too high any more.
+LATEST: Final = "latest"
 
 _PREFIX: Final = ".serving-"
 
@@ -115,7 +117,7 @@ def read_plan(folder: Path) -> Plan:
     return parse_plan(text, path)
 
 
-def parse_plan(text: bytes, source: Path) -> Plan:
+def parse_plan(text: bytes, source: Path | str) -> Plan:
     """The plan that a file holds.
 
     Raises:

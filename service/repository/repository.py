@@ -30,7 +30,7 @@ from service.repository.catalogue import Catalogue, Shelf
 from service.repository.loading import BuiltModel, build
 from service.repository.model import Model, VersionStatus
 from service.repository.options import RepositoryOptions
-from service.repository.plan import STABLE_ALIAS, Plan, write_plan
+from service.repository.plan import LATEST, STABLE_ALIAS, Plan, write_plan
 from service.repository.served import ServedModel, serve
 from service.repository.shadow import Shadow
 
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 # The name `make model` gives; what a request without `model=` means where there are several.
 _DEFAULT_NAME: Final = "digits"
-# What `rollback` takes for "no version is too high any more".
-LATEST: Final = "latest"
 # The longest deadline that a client can set: whatever was admitted is finished before its version goes.
 _RETIREMENT_S: Final = 3600.0
 # Versions of a model whose counts are shown after they were released.
