@@ -17,8 +17,8 @@ Which versions are kept loaded: the live one (the highest good one that the plan
 alias, the canary or the shadow names.
 
 Floors inside: `options`, `plan` (serving.json) ← `catalogue` (what lies on disk) ← `loading` ← `served` ←
-`routing` ← `model` (the state of one model, without I/O) and `shadow` ← `repository`. Beside it `offline`, the
-same changes without a service.
+`routing` ← `model` (the state of one model, without I/O) and `shadow` ← `repository`. Beside it `offline`:
+the same changes without a service.
 """
 
 from service.repository.catalogue import model_names, versions
