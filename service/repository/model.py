@@ -245,7 +245,7 @@ class Model:
         names = (
             name
             for name, served in sorted(self.routes.named.items())
-            if served.version == version and name not in (version, STABLE_ALIAS)
+            if served.version == version and name != version and not (live and name == STABLE_ALIAS)
         )
         shadow = ("shadow",) if self.plan.shadow == version and version in self.loaded else ()
         return (*live, *names, *shadow)

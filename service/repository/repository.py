@@ -173,7 +173,8 @@ class Repository:
         target = model.next_lower() if to is None else to
         if target is None:
             raise InvalidParameter(f"model '{name}' has no good version below the one that serves")
-        if target != LATEST and target not in (line.version for line in model.status()):
+        shelf = await asyncio.to_thread(self._catalogue.shelf, name)
+        if target != LATEST and target not in shelf.versions:
             raise ModelNotFound(f"model '{name}' has no version '{target}'")
         version = None if target == LATEST else target
         plan = before.model_copy(update={"is_served": True, "version": version})

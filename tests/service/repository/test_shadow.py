@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.app import Application
+from service.artifact import Task
 from service.batcher import Row
 from service.repository import Repository, ServedModel
 from service.repository.shadow import Comparison, Shadow
@@ -23,8 +25,10 @@ from tests.service.repository.running import serving
 
 LABELS = ("cat", "dog", "bird")
 MODEL = TinyModel.make(seed=1)
+NOISE = TinyModel.make(seed=2)
+WRONG = TinyModel(MODEL.shape, MODEL.weights + NOISE.weights / 2, MODEL.bias)
 # The same scores, but the first two labels change places.
-WRONG = TinyModel(MODEL.shape, MODEL.weights[:, [1, 0, 2]], MODEL.bias[[1, 0, 2]])
+SWAPPED = TinyModel(MODEL.shape, MODEL.weights[:, [1, 0, 2]], MODEL.bias[[1, 0, 2]])
 IMAGES = [MODEL.image(seed) for seed in range(20)]
 
 
@@ -54,6 +58,10 @@ def shadow_of(repository: Repository) -> Shadow:
 def counted(repository: Repository) -> dict[str, float]:
     family = repository._metrics.shadow_images
     return {values[-1]: series.value for values, series in family.items()}
+
+
+def has_counted(repository: Repository, images: int) -> bool:
+    return sum(counted(repository).values()) == images
 
 
 async def shown(repository: Repository, *, encoded: bool) -> dict[str, float]:
@@ -97,7 +105,7 @@ async def test_the_figures_of_a_wrong_candidate_are_right(tmp_path: Path, encode
 
 
 async def test_labels_in_another_order_are_compared_by_name(tmp_path: Path) -> None:
-    cast(tmp_path, WRONG, ("dog", "cat", "bird"))
+    cast(tmp_path, SWAPPED, ("dog", "cat", "bird"))
     async with serving(tmp_path) as repository:
         assert (await shown(repository, encoded=True))["agreed"] == 20
         assert repository._metrics.shadow_distance.labels("tiny", "1", "2").sum < 1e-5
@@ -166,11 +174,12 @@ async def test_requests_are_copied_after_their_answer(tmp_path: Path) -> None:
         await application.load()
         transport = httpx.ASGITransport(application)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            for image in IMAGES:
+            for number, image in enumerate(IMAGES, start=1):
                 answer = (await client.post("/predict", content=png(image))).json()
                 assert answer["version"] == "1"
-            await until(lambda: sum(counted(application.repository).values()) == 20)
+                await until(partial(has_counted, application.repository, number))
             report = (await client.get("/models/tiny/shadow")).json()
+            assert report["dropped"] == report["failed"] == 0
         await application.close(1)
     batch = np.stack(IMAGES)
     live, other = softmax(MODEL.logits(batch)), softmax(WRONG.logits(batch))
@@ -184,7 +193,7 @@ def test_a_comparison_of_other_labels(tmp_path: Path) -> None:
     class Named:
         def __init__(self, *labels: str) -> None:
             self.labels = labels
-            self.metadata = type("Metadata", (), {"task": "multiclass"})
+            self.metadata = type("Metadata", (), {"task": Task.MULTICLASS})
 
     compare = Comparison(Named("a", "b"), Named("b", "c"))  # type: ignore[arg-type]
     assert compare(np.array([1, 0], np.float32), np.array([0, 1], np.float32)) == (False, 1.0)
