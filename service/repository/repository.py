@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from service.engine import EngineOptions
 from service.errors import (
     Forbidden,
+    InferenceFailed,
     InvalidConfiguration,
     InvalidParameter,
     InvalidPlan,
@@ -428,12 +429,18 @@ class Repository:
     async def _finish(self, served: ServedModel) -> None:
         await served.batcher.close(_RETIREMENT_S)
         if served.batcher.is_alive:
-            await aside(served.engine.release, f"release {served.name}/{served.version}")
+            await self._release(served)
         self._retired.discard(served)
         if served.version not in self._models[served.name].loaded:
             self._metrics.model_unloaded(served.name, served.version)
             self._bury(served.name, served.version)
         logger.info("model %s version %s is released", served.name, served.version)
+
+    async def _release(self, served: ServedModel) -> None:
+        try:
+            await aside(served.engine.release, f"release {served.name}/{served.version}")
+        except InferenceFailed as error:  # its memory then goes with its last reference
+            logger.warning("model %s version %s: %r", served.name, served.version, error.__cause__)
 
     def _bury(self, name: str, version: str) -> None:
         """Keep the counts of the last few versions, so that a scrape still sees how they ended."""

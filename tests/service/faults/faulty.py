@@ -24,7 +24,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from service.app import Application
-from service.engine import Engine
+from service.engine import Engine, EngineOptions
 from service.logs import configure_logging
 from service.repository import BuiltModel, Repository
 from service.server import Server, bind
@@ -109,8 +109,8 @@ class ObedientEngine(Engine):
 class FaultyRepository(Repository):
     """A real repository of such engines."""
 
-    def _build(self, name: str, version: str) -> BuiltModel:
-        built = super()._build(name, version)
+    def _build(self, name: str, version: str, engine: EngineOptions) -> BuiltModel:
+        built = super()._build(name, version, engine)
         return replace(built, engine=ObedientEngine(built.engine, Path(os.environ[ORDERS])))
 
 

@@ -26,7 +26,7 @@ from tests.service.repository.running import serving
 LABELS = ("cat", "dog", "bird")
 MODEL = TinyModel.make(seed=1)
 NOISE = TinyModel.make(seed=2)
-WRONG = TinyModel(MODEL.shape, MODEL.weights + NOISE.weights / 2, MODEL.bias)
+WRONG = TinyModel(MODEL.shape, MODEL.weights + NOISE.weights / np.float32(2), MODEL.bias)
 # The same scores, but the first two labels change places.
 SWAPPED = TinyModel(MODEL.shape, MODEL.weights[:, [1, 0, 2]], MODEL.bias[[1, 0, 2]])
 IMAGES = [MODEL.image(seed) for seed in range(20)]
