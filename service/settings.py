@@ -222,6 +222,16 @@ class Settings(BaseSettings):
         description="File with the hashes of API keys, a name and scopes each; `python -m service key NAME` "
         "writes a line. With it /predict and /metrics need a key; it is read again when it changes.",
     )
+    tls_certificate_file: Path | None = Field(
+        default=None,
+        description="PEM file with the certificate and its chain: the port then speaks only HTTPS. "
+        "Read at the start only. For the open internet a proxy in front is better: docs/reliability.md.",
+    )
+    tls_key_file: Path | None = Field(
+        default=None,
+        description="PEM file with the certificate's private key, without a passphrase. Unset: it is in "
+        "tls_certificate_file.",
+    )
     rate_limit_per_minute: int = Field(
         default=0,
         ge=0,
@@ -305,6 +315,8 @@ class Settings(BaseSettings):
                 f"({self.max_bytes_in_flight}): such a body could never be read; "
                 "lower the one or raise the other"
             )
+        if self.tls_key_file is not None and self.tls_certificate_file is None:
+            raise ValueError("tls_key_file is set, but not tls_certificate_file")
         return self
 
 

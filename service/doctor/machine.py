@@ -1,4 +1,4 @@
-"""The machine: threads, memory, file descriptors, the port, and the user."""
+"""The machine: threads, memory, file descriptors, the port and its certificate, and the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from service.doctor.finding import Finding, ok, problem, warning
 from service.engine import available_cpus, available_memory_bytes
 from service.errors import InvalidConfiguration
-from service.server import bind
+from service.server import bind, tls_context
 from service.settings import Settings
 
 _MIB: Final = 1024 * 1024
@@ -27,6 +27,8 @@ def examine_machine(settings: Settings) -> Iterator[Finding]:
     yield _memory(settings)
     yield _descriptors(settings)
     yield _port(settings)
+    if settings.tls_certificate_file is not None:
+        yield _certificate(settings)
     yield _user()
 
 
@@ -69,6 +71,14 @@ def _port(settings: Settings) -> Finding:
     except InvalidConfiguration as error:
         return problem("port", str(error), "stop the other process, or choose another host or port")
     return ok("port", f"{settings.host} port {settings.port} is free")
+
+
+def _certificate(settings: Settings) -> Finding:
+    try:
+        tls_context(settings)
+    except InvalidConfiguration as error:
+        return problem("tls", str(error), "name a PEM file with the chain, and one with its key")
+    return ok("tls", f"the port speaks HTTPS with {settings.tls_certificate_file}")
 
 
 def _user() -> Finding:

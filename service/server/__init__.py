@@ -25,9 +25,10 @@ from service.server.listener import bind, limit_unread_answers, raise_descriptor
 from service.server.process import Server, serve_alone
 from service.server.rpc import hold_port
 from service.server.signals import hold_signals
+from service.server.tls import tls_context
 from service.settings import Settings
 
-__all__ = ["Connection", "ConnectionLimits", "Fleet", "Server", "bind", "serve"]
+__all__ = ["Connection", "ConnectionLimits", "Fleet", "Server", "bind", "serve", "tls_context"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +37,20 @@ def serve(settings: Settings) -> None:
     """Serve until a signal comes: alone, or with several workers.
 
     Raises:
-        InvalidConfiguration: The address is taken, or the settings do not fit the repository.
+        InvalidConfiguration: The address is taken, the certificate cannot be used, or the settings do not fit
+            the repository.
         ModelRejected: A model that should be served has no version that may.
         ProviderUnavailable: The execution provider that was demanded is not there.
         FoldserveError: Any of these, in a worker.
     """
     hold_signals()
+    scheme = "http" if tls_context(settings) is None else "https"
     raise_descriptor_limit(settings.max_connections)
     settings, held = hold_port(settings)
     with held, bind(settings.host, settings.port) as listener:
         limit_unread_answers(listener, settings.write_timeout_ms)
         host, port = listener.getsockname()[:2]
-        logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        logger.info("listening on %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
         if settings.grpc_port is not None:
             logger.info("listening for gRPC on port %d", settings.grpc_port)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

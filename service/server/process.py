@@ -20,6 +20,7 @@ from service.server.connection import Connection, ConnectionLimits
 from service.server.listener import admit_no_more
 from service.server.rpc import open_port
 from service.server.signals import SIGNALS, release_signals
+from service.server.tls import tls_context
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _uvicorn_config(application: Application, on_end: Callable[[], None] | None)
         on_refusal=application.journal.refused_early,
         on_end=on_end,
     )
-    return uvicorn.Config(
+    config = uvicorn.Config(
         application,
         # uvicorn only calls it, with keyword arguments.
         http=cast("type[asyncio.Protocol]", partial(Connection, limits)),
@@ -193,6 +194,9 @@ def _uvicorn_config(application: Application, on_end: Callable[[], None] | None)
         timeout_keep_alive=settings.keep_alive_timeout_s,
         interface="asgi3",
     )
+    config.load()
+    config.ssl = tls_context(settings)
+    return config
 
 
 async def serve_alone(settings: Settings, listener: socket.socket) -> None:

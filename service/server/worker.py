@@ -111,7 +111,8 @@ class Worker(Server):
     def _take(self) -> None:
         loop = asyncio.get_running_loop()
         while (connection := take(self._handover)) is not None:
-            task = loop.create_task(loop.connect_accepted_socket(self.make_connection, connection))
+            arriving = loop.connect_accepted_socket(self.make_connection, connection, ssl=self.config.ssl)
+            task = loop.create_task(arriving)
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
 

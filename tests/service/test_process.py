@@ -46,10 +46,10 @@ class Service:
 
 
 @asynccontextmanager
-async def running(
+async def started(
     repository: Path, *flags: str, program: str = "service", **environment: str
 ) -> AsyncIterator[Service]:
-    """A process that is ready."""
+    """A process that listens."""
     process = await asyncio.create_subprocess_exec(
         *command("--port", "0", "--repository", str(repository), *flags, program=program),
         stderr=asyncio.subprocess.PIPE,
@@ -59,17 +59,28 @@ async def running(
     try:
         async with asyncio.timeout(TIMEOUT_S):
             line = (await process.stderr.readline()).decode()
-            url = re.search(r"http://\S+", line)
-            assert url is not None, line
-            service = Service(process, url[0])
-            async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
-                while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - no event reaches here
-                    await asyncio.sleep(0.02)
-        yield service
+        url = re.search(r"https?://\S+", line)
+        assert url is not None, line
+        yield Service(process, url[0])
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+@asynccontextmanager
+async def running(
+    repository: Path, *flags: str, program: str = "service", **environment: str
+) -> AsyncIterator[Service]:
+    """A process that is ready."""
+    async with started(repository, *flags, program=program, **environment) as service:
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client,
+        ):
+            while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - no event reaches here
+                await asyncio.sleep(0.02)
+        yield service
 
 
 def run(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
