@@ -100,6 +100,7 @@ class Customer:
         else:
             self._entries[Column.LEFT] += 1
             connection.close()
+            await future  # until it is closed
 
 
 def _judged(question: Question, answer: Answer, request_id: str) -> Column:

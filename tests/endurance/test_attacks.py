@@ -52,18 +52,18 @@ async def dawdle(host: str, port: int, kind: int) -> None:
     """One slow client, who comes back whenever it is thrown out."""
     whole = request()
     never_read = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50
-    openings = {0: whole[:30], 1: whole[: len(whole) // 2], 2: never_read}
+    opening = (whole[:30], whole[: len(whole) // 2], never_read)[kind]
     while True:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection(host, port, limit=1024)
-            writer.write(openings[kind])
-            while kind == 2 or not reader.at_eof():
-                await asyncio.sleep(1)
-                if kind != 2:
-                    writer.write(b"x")
-                    await writer.drain()
-                elif writer.is_closing():
-                    break
+            try:
+                writer.write(opening)
+                while not (reader.at_eof() or writer.is_closing()):
+                    await asyncio.sleep(1)
+                    if opening is not never_read:
+                        writer.write(b"x")
+            finally:
+                writer.transport.abort()
         await asyncio.sleep(0.1)
 
 
@@ -157,12 +157,15 @@ async def test_hostile_requests_leave_no_memory_behind(
     write_model(tmp_path)
     statuses: Counter[int] = Counter()
     source = hostile_requests()
-    async with running(tmp_path, "--log-level", "error") as service:
+    async with running(tmp_path) as service:
+        log = asyncio.create_task(service.log())  # or it would fill the pipe, and the service would wait
         process = psutil.Process(service.process.pid)
         await hostile(service, HOSTILE // 10, statuses, source)
         before = process.memory_info().rss
         await hostile(service, HOSTILE, statuses, source)
         after = process.memory_info().rss
+        service.process.terminate()
+        await log
     words = f"{statuses.total()} hostile requests: {dict(sorted(statuses.items()))}"
     say(f"{words}; resident memory {before / 2**20:.1f} MiB, then {after / 2**20:.1f} MiB", capsys)
     assert not {status for status in statuses if status == 0 or status >= 500}
