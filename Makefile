@@ -23,6 +23,7 @@ WITH_GPU := $(if $(filter 1,$(GPU)),-gpu)
 RUNTIME := $(VENV)/.installed-runtime$(WITH_GPU)
 EVERYTHING := $(VENV)/.installed-everything$(WITH_GPU)
 BENCHMARKS := $(VENV)/.installed-benchmarks$(WITH_GPU)
+AUDIT := $(VENV)/.installed-audit$(WITH_GPU)
 comma := ,
 GPU_EXTRA := $(if $(WITH_GPU),$(comma)gpu)
 
@@ -133,9 +134,19 @@ image: ## Build the container image foldserve:cpu (TARGET=gpu; ARGS="--build-arg
 constraints: $(EVERYTHING) ## Compile the pins in constraints.txt again
 	$(BIN)/pip-compile $(PIP_ARGS) --quiet --upgrade --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--extra export --extra grpc --extra loadtest --extra tracing --extra dev --extra bench --output-file $@.txt pyproject.toml
+		--extra export --extra grpc --extra loadtest --extra tracing --extra dev --extra bench --extra audit --output-file $@.txt pyproject.toml
 	sed -i.old -E 's/^(torch==[0-9.]+)\+.*/\1/; s/^(onnxruntime)-gpu(==[0-9.]+).*/&\n\1\2/' $@.txt
 	rm $@.txt.old
+
+.PHONY: audit
+audit: $(AUDIT) ## Known weaknesses of the pinned dependencies; asks a public database, so it needs the network
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip $(ARGS)
+
+.PHONY: sbom
+sbom: $(AUDIT) ## What is installed, as a CycloneDX bill of materials: reports/sbom.json
+	@mkdir -p reports
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --short-PURLs \
+		--output-reproducible --output-file reports/sbom.json $(ARGS) $(BIN)/python
 
 .PHONY: clean
 clean: ## Remove caches, reports and the virtual environment (models stay)
@@ -160,3 +171,7 @@ $(EVERYTHING): pyproject.toml constraints.txt
 $(BENCHMARKS): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
 	$(call install,export$(comma)grpc$(comma)loadtest$(comma)tracing$(comma)dev$(comma)bench$(GPU_EXTRA))
+
+$(AUDIT): pyproject.toml constraints.txt
+	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
+	$(call install,audit$(GPU_EXTRA))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -111,3 +112,12 @@ def test_reference_is_current() -> None:
     assert text == settings_reference(), "write it anew: python -m service settings"
     for name in Settings.model_fields:
         assert f"`{variable_name(name)}`" in text
+
+
+def test_the_readme_lists_every_limit() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.partition("## Limits")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    no_limits = {"max_batch_size", "max_queue_delay_ms"}  # how batches are formed
+    wanted = {name for name in Settings.model_fields if re.match(r"max_|rate_limit|.*_timeout_", name)}
+    assert wanted - no_limits <= listed <= set(Settings.model_fields)

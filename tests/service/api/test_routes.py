@@ -207,3 +207,11 @@ async def test_tritons_names_are_there_on_request(start: Start, image: bytes) ->
     assert 'nv_inference_count{model="tiny",version="1"} 1.0' in text
     assert 'nv_inference_pending_request_count{model="tiny",version="1"} 0.0' in text
     assert 'foldserve_images_total{model="tiny",outcome="predicted",version="1"} 1.0' in text
+
+
+@pytest.mark.parametrize("path", [*GET_ROUTES, "/predict", "/nothing"])
+async def test_pages_of_other_origins_are_told_nothing(service: Running, path: str) -> None:
+    asked = {"origin": "https://elsewhere.example", "access-control-request-method": "POST"}
+    for method in ("GET", "POST", "OPTIONS"):
+        response = await service.client.request(method, path, headers=asked)
+        assert not [name for name in response.headers if name.startswith("access-control-")]
