@@ -113,6 +113,10 @@ bench-precision: $(EVERYTHING) ## int8 beside float32 in interleaved pairs, on a
 bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine (ARGS="--rounds 3 --workloads small")
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
+.PHONY: bench-overload
+bench-overload: $(EVERYTHING) ## Three times the capacity, clients on other cores (ARGS="--rounds 5 --model digits")
+	$(BIN)/python -m benchmarks.overload --repository '$(REPOSITORY)' $(ARGS)
+
 .PHONY: monitor
 monitor: $(RUNTIME) ## The service with Prometheus and Alertmanager beside it, until Ctrl-C
 	@$(BIN)/python -m deploy.monitor --host '$(HOST)' --start '$(MAKE) --no-print-directory serve' $(ARGS)
