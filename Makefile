@@ -94,7 +94,7 @@ loadtest: $(EVERYTHING) ## Drive the service and judge it: USERS=8 DURATION=10 O
 		--duration $(DURATION) --objective '$(OBJECTIVE)' --model '$(MODEL)' $(if $(IMAGES),--pictures '$(IMAGES)') $(ARGS)
 
 .PHONY: bench-folding
-bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-comparison.md (half an hour)
+bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-comparison.md (20 minutes; ARGS="--minutes 8" in pieces)
 	$(BIN)/python -m benchmarks.folding --write docs/folding-comparison.md $(ARGS)
 
 .PHONY: bench-folding-speed

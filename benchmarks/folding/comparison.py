@@ -2,10 +2,12 @@
 
 ::
 
-    reached   the fewest affine maps are left, and the numbers are right
-    short     the numbers are right, more maps are left than need be
-    wrong     the numbers are wrong and the tool said nothing
-    failed    the tool, or the exporter before it, raised or brought its process down
+    reached      the fewest affine maps are left, and the numbers are right
+    short        the numbers are right, more maps are left than need be
+    wrong        the numbers are wrong and the tool said nothing
+    failed       the tool raised, or brought its process down
+    not written  torch's exporter could not write the network, or ONNX Runtime not run what it wrote:
+                 a tool on ONNX had nothing to work on
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.folding import onnx_counting
-from benchmarks.folding.tools import Tool, to_onnx
+from benchmarks.folding.tools import EXPORTER, Tool, to_onnx
 from tests.folding.collection import Network
 from tests.folding.collection.counting import census
 from tests.folding.collection.judging import exported, outputs_of, quiet, relative_error
 
-Outcome = Literal["reached", "short", "wrong", "failed"]
-OUTCOMES: tuple[Outcome, ...] = ("reached", "short", "wrong", "failed")
+Outcome = Literal["reached", "short", "wrong", "failed", "not written"]
+OUTCOMES: tuple[Outcome, ...] = ("reached", "short", "wrong", "failed", "not written")
 
 # Far above float32's rounding of these networks and far below what a wrong fold does to them.
 WRONG = 1e-3
@@ -45,11 +47,22 @@ class Result:
     message: str = ""
 
 
+class NotWritten(Exception):
+    """There is no ONNX graph of this network to work on."""
+
+
 def compare(network: Network, tool: Tool) -> Result:
     """What ``tool`` makes of ``network``."""
-    return _guarded(
-        tool, network, lambda: _on_torch(network, tool) if tool.on_torch else _on_onnx(network, tool)
-    )
+    try:
+        left, error = _on_torch(network, tool) if tool.on_torch else _on_onnx(network, tool)
+    except NotWritten as exc:
+        # It is the exporter that could not, so only to itself is that a failure.
+        return _none(tool, network, "failed" if tool is EXPORTER else "not written", exc)
+    except Exception as exc:  # whatever a tool raises is its result
+        return _none(tool, network, "failed", exc)
+    wrong = not error <= WRONG
+    outcome: Outcome = "wrong" if wrong else "reached" if left <= network.fewest else "short"
+    return Result(tool.name, network.name, outcome, left, error)
 
 
 def crashed(network: Network, tool: Tool) -> Result:
@@ -57,14 +70,10 @@ def crashed(network: Network, tool: Tool) -> Result:
     return Result(tool.name, network.name, "failed", None, None, "its process crashed")
 
 
-def _guarded(tool: Tool, network: Network, run: Callable[[], tuple[int, float]]) -> Result:
-    try:
-        left, error = run()
-    except Exception as exc:  # whatever a tool raises is its result
-        return Result(tool.name, network.name, "failed", None, None, f"{type(exc).__name__}: {exc}"[:200])
-    wrong = not error <= WRONG
-    outcome: Outcome = "wrong" if wrong else "reached" if left <= network.fewest else "short"
-    return Result(tool.name, network.name, outcome, left, error)
+def _none(tool: Tool, network: Network, outcome: Outcome, exc: Exception) -> Result:
+    cause = exc.__cause__ or exc
+    message = f"{type(cause).__name__}: {cause}".partition("\n")[0][:200]
+    return Result(tool.name, network.name, outcome, None, None, message)
 
 
 def _on_torch(network: Network, tool: Tool) -> tuple[int, float]:
@@ -85,26 +94,45 @@ def _on_torch(network: Network, tool: Tool) -> tuple[int, float]:
 
 def _on_onnx(network: Network, tool: Tool) -> tuple[int, float]:
     """Maps left and the largest error, in float32, on the graph that the exporter writes."""
-    plain, extra = _plain(network)
+    written = _written(network)
     if tool.on_onnx is None:
-        return _examined(network, to_onnx(network.build(torch.float32), optimize=True), extra)
+        return _examined(network, written.optimised(), written.extra)
     copied = onnx.ModelProto()
-    copied.CopyFrom(plain)
-    return _examined(network, tool.on_onnx(copied), extra)
+    copied.CopyFrom(written.plain)
+    return _examined(network, tool.on_onnx(copied), written.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What the exporter wrote.
+
+    Attributes:
+        plain: Without its own optimiser.
+        optimised: Its own optimiser's form of it.
+        extra: Arithmetic that it added where torch has one operator: no fold can be blamed for it.
+    """
+
+    plain: onnx.ModelProto
+    optimised: Callable[[], onnx.ModelProto]
+    extra: int
 
 
 @lru_cache(maxsize=1)
-def _plain(network: Network) -> tuple[onnx.ModelProto, int]:
-    """The graph without the exporter's own optimiser, and how many maps the exporter put into it."""
-    plain = to_onnx(network.build(torch.float32), optimize=False)
-    return plain, _written_by_the_exporter(network, plain)
+def _written(network: Network) -> _Written:
+    """The network as ONNX, which ONNX Runtime can run.
 
-
-def _written_by_the_exporter(network: Network, plain: onnx.ModelProto) -> int:
-    """Arithmetic that the exporter adds where torch has one operator: no fold can be blamed for it."""
+    Raises:
+        NotWritten: The exporter or ONNX Runtime cannot.
+    """
     sample = network.build(torch.float32)
-    in_torch = census(exported(*sample), sample.inputs).affine_maps
-    return max(0, onnx_counting.count(plain, _feeds(plain, sample.inputs)) - in_torch)
+    program = exported(*sample)
+    in_torch = census(program, sample.inputs).affine_maps
+    try:
+        plain, optimised = to_onnx(program)
+        in_onnx = onnx_counting.count(plain, _feeds(plain, sample.inputs))
+    except Exception as exc:  # two libraries' own errors, of many kinds
+        raise NotWritten(network.name) from exc
+    return _Written(plain, optimised, max(0, in_onnx - in_torch))
 
 
 def _feeds(model: onnx.ModelProto, inputs: Iterable[Tensor]) -> onnx_counting.Feeds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,30 +12,51 @@ from rich.progress import Progress
 
 from benchmarks.folding.comparison import Result, compare, crashed
 from benchmarks.folding.isolation import isolated
+from benchmarks.folding.journal import Journal
 from benchmarks.folding.tools import ALL_TOOLS
 from tests.folding.collection import COLLECTION, Network
 
 Job = tuple[str, int]  # a network and the position of a tool in ALL_TOOLS
 
+# The slowest takes seconds; the first of a process also waits for its imports.
+PATIENCE_S = 120.0
 
-def measure(networks: Sequence[Network], processes: int) -> list[Result]:
-    """All tools on all networks, in ``processes`` processes side by side."""
-    tools = range(len(ALL_TOOLS))
+
+def measure(networks: Sequence[Network], journal: Journal[Result], processes: int, limit_s: float) -> bool:
+    """All tools on all networks, but for what the journal has already.
+
+    Args:
+        networks: Of the collection.
+        journal: Gets every result as soon as it is known.
+        processes: So many side by side.
+        limit_s: No job is begun after so long.
+
+    Returns:
+        Whether all is done.
+    """
+    known = {(result.network, result.tool) for result in journal.results}
     shares = [
-        list(itertools.product((network.name for network in networks[i::processes]), tools))
+        [
+            (network.name, place)
+            for network in networks[i::processes]
+            for place, tool in enumerate(ALL_TOOLS)
+            if (network.name, tool.name) not in known
+        ]
         for i in range(processes)
     ]
+    end = time.monotonic() + limit_s
     with Progress() as progress, ThreadPoolExecutor(processes) as threads:
         task = progress.add_task("networks × tools", total=sum(map(len, shares)))
 
-        def collect(jobs: Sequence[Job]) -> list[Result]:
-            results = []
-            for (name, tool), result in zip(jobs, isolated(_compare, jobs), strict=True):
-                results.append(result or crashed(COLLECTION[name], ALL_TOOLS[tool]))
+        def collect(jobs: Sequence[Job]) -> bool:
+            for (name, tool), result in zip(jobs, isolated(_compare, jobs, PATIENCE_S), strict=True):
+                journal.add(result or crashed(COLLECTION[name], ALL_TOOLS[tool]))
                 progress.advance(task)
-            return results
+                if time.monotonic() > end:
+                    return (name, tool) == jobs[-1]
+            return True
 
-        return [result for results in threads.map(collect, shares) for result in results]
+        return all(list(threads.map(collect, shares)))
 
 
 def _compare(job: Job) -> Result:

@@ -19,8 +19,9 @@ image and a sign are none. Tools on ONNX get the exporter's graph without its ow
 the exporter itself spells as arithmetic is not held against them. Tools on torch work in float64.
 
 *Reached*: the fewest maps are left and the numbers are right. *Short*: right, but more is left. *Wrong*: the
-numbers are off by more than 10⁻³ of the largest output and the tool said nothing. *Failed*: it, or the
-exporter before it, raised or crashed.
+numbers are off by more than 10⁻³ of the largest output and the tool said nothing. *Failed*: it raised,
+crashed or hung. *Not written*: torch's exporter could not write the network, or ONNX Runtime not run what it
+wrote, so a tool on ONNX had nothing to work on.
 
 Made by `make bench-folding` with Python {python}.
 """
@@ -34,7 +35,9 @@ def page(networks: Sequence[Network], results: Sequence[Result]) -> str:
         "## Reached, by topic\n",
         _by_topic(networks, results),
         "## Wrong without a word\n",
-        _wrong(results),
+        _listed(results, "wrong"),
+        "## Failed\n",
+        _listed(results, "failed"),
         _together(networks, results),
     ]
     return "\n".join(parts)
@@ -68,10 +71,11 @@ def _by_topic(networks: Sequence[Network], results: Sequence[Result]) -> str:
     return _rows(header, rows)
 
 
-def _wrong(results: Sequence[Result]) -> str:
+def _listed(results: Sequence[Result], outcome: Outcome) -> str:
+    """The networks of one outcome, tool by tool."""
     lines = []
     for tool in ALL_TOOLS:
-        names = sorted(f"`{r.network}`" for r in results if r.tool == tool.name and r.outcome == "wrong")
+        names = sorted(f"`{r.network}`" for r in results if r.tool == tool.name and r.outcome == outcome)
         lines.append(f"- {tool.name}: {', '.join(names) if names else 'nothing'}")
     return "\n".join(lines) + "\n"
 

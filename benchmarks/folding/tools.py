@@ -3,7 +3,7 @@
 ::
 
     on ONNX     exporter · onnxscript · ONNX Runtime · onnxslim · onnxsim · onnxoptimizer     graph ▶ graph
-    on torch    torch.fx fuse · this project's fold                                          model ▶ program
+    on torch    torch.fx fuse · torch.ao fuse_fx · this project's fold                       model ▶ program
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import onnxsim
 import onnxslim
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization.quantize_fx import fuse_fx
 from torch.export import ExportedProgram
 from torch.fx.experimental import optimization
 
 from model_export.folding import fold
 from tests.folding.collection.judging import exported, quiet
-from tests.folding.collection.registry import DynamicShapes, Sample
+from tests.folding.collection.registry import DynamicShapes
 
 OnnxPass = Callable[[onnx.ModelProto], onnx.ModelProto]
 TorchPass = Callable[[nn.Module, tuple[Tensor, ...], DynamicShapes | None], ExportedProgram]
@@ -58,16 +59,21 @@ class Tool:
         return version(self.package) if self.package else "this project"
 
 
-def to_onnx(sample: Sample, *, optimize: bool) -> onnx.ModelProto:
-    """The network as torch's exporter writes it, with its own optimiser on or off."""
+def to_onnx(program: ExportedProgram) -> tuple[onnx.ModelProto, Callable[[], onnx.ModelProto]]:
+    """The network as torch's exporter writes it, and its own optimiser's form of that, when it is called."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with quiet():
-        program = exported(*sample)
-        converted = torch.onnx.export(program, dynamo=True, optimize=optimize, verbose=False)
+        converted = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
     if converted is None:
         raise RuntimeError("torch.onnx.export gave nothing")
-    model: onnx.ModelProto = converted.model_proto
-    return model
+    plain: onnx.ModelProto = converted.model_proto
+
+    def optimised() -> onnx.ModelProto:
+        converted.optimize()
+        model: onnx.ModelProto = converted.model_proto
+        return model
+
+    return plain, optimised
 
 
 def _onnxscript(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -115,13 +121,19 @@ def _fx_fuse(
     return exported(optimization.fuse(model), inputs, dynamic_shapes)
 
 
+def _ao_fuse(
+    model: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: DynamicShapes | None
+) -> ExportedProgram:
+    return exported(fuse_fx(model), inputs, dynamic_shapes)
+
+
 def _this_project(
     model: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: DynamicShapes | None
 ) -> ExportedProgram:
     return fold(model, inputs, dynamic_shapes=dynamic_shapes).program
 
 
-# The exporter's optimiser runs while it exports, so its pass is the choice in `to_onnx`.
+# The exporter's optimiser runs while it exports, so its pass is the second thing that `to_onnx` gives.
 EXPORTER = Tool("torch.onnx.export", "torch")
 ONNX_TOOLS = (
     Tool("onnxscript", "onnxscript", on_onnx=_onnxscript),
@@ -132,7 +144,8 @@ ONNX_TOOLS = (
 )
 TORCH_TOOLS = (
     Tool("torch.fx fuse", "torch", on_torch=_fx_fuse),
+    Tool("torch.ao fuse_fx", "torch", on_torch=_ao_fuse),
     Tool("model_export.folding", None, on_torch=_this_project),
 )
-PUBLIC_TOOLS = (EXPORTER, *ONNX_TOOLS, TORCH_TOOLS[0])
+PUBLIC_TOOLS = (EXPORTER, *ONNX_TOOLS, *TORCH_TOOLS[:-1])
 ALL_TOOLS = (EXPORTER, *ONNX_TOOLS, *TORCH_TOOLS)
