@@ -2,12 +2,12 @@
 
 ::
 
-    layer A ─▶ clips, slopes, pools, affine maps, flatten ─▶ layer B        each with one reader
+    layer A ─▶ clips, slopes, pools, affine maps, depthwise convs, flatten ─▶ layer B    each with one reader
 
     channel c is the constant k in front of B        a zero row of A's weight, or a clip whose ends meet
     A loses row c, what is between loses its c-th number, B loses column c and gains W·k in its bias
 
-B's zero padding is no k: with padding only channels that are 0 are dropped.
+Zero padding is no k: a padded layer passes and takes only channels that are 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from torch import Tensor, fx, nn
 from model_export.records import Objective
 
 _aten = torch.ops.aten
-_CONVOLUTIONS = (_aten.conv1d.default, _aten.conv2d.default, _aten.conv3d.default)
+_CONVOLUTIONS = (
+    _aten.conv1d.default,
+    _aten.conv2d.default,
+    _aten.conv3d.default,
+    _aten.conv1d.padding,
+    _aten.conv2d.padding,
+    _aten.conv3d.padding,
+)
+_GROUPS = 6  # the place of a convolution's groups among its arguments
 _LAYERS = (*_CONVOLUTIONS, _aten.linear.default)
 # A constant stays what it is in these.
 _POOLS = (
@@ -95,7 +103,7 @@ class _Pruner:
         constants: Tensor | None = self._rows(first)
         between: list[fx.Node] = []
         node = _only_user(first)
-        while node is not None and node.target not in _LAYERS:
+        while node is not None and (node.target not in _LAYERS or self._is_depthwise(node)):
             constants = None if constants is None else self._step(node, constants, first)
             between.append(node)
             node = _only_user(node)
@@ -119,6 +127,8 @@ class _Pruner:
             return constants
         if node.target in _NUMBERWISE:
             return self._apply(node, constants, ())
+        if node.target in _CONVOLUTIONS:
+            return self._behind_depthwise(node, constants)
         if node.target not in _WITH_CONSTANTS:
             return None
         vectors = [self._vector(one, len(constants), first) for one in node.args[1:] if one is not None]
@@ -127,6 +137,15 @@ class _Pruner:
             if any(vector is None for vector in vectors)
             else self._with_constants(node, constants, first)
         )
+
+    def _behind_depthwise(self, node: fx.Node, constants: Tensor) -> Tensor:
+        """k·ΣW + b; a zero kernel gives b whatever it reads."""
+        weight, bias = self._weight(node).double(), self._tensor(node, 2)
+        sums = weight.reshape(len(weight), -1).sum(1)
+        passes = constants == 0 if _is_padded(node) else ~constants.isnan()
+        result = torch.where(passes, constants * sums, torch.nan)
+        result = torch.where((weight == 0).reshape(len(weight), -1).all(1), 0.0, result)
+        return result if bias is None else result + bias.double()
 
     def _with_constants(self, node: fx.Node, constants: Tensor, first: fx.Node) -> Tensor:
         arguments = node.args[1:]
@@ -187,13 +206,21 @@ class _Pruner:
         self._cut(stretch.first, 2, kept, axis=0)
         self._cut(stretch.last, 1, kept.repeat_interleave(stretch.positions), axis=1)
         for node in stretch.between:
-            if node.target in _WITH_CONSTANTS:
-                for place in range(1, len(node.args)):
-                    self._cut(node, place, kept, axis=None)
-            if node.target is _aten.view.default:
-                sizes = node.args[1]
-                node.args = (node.args[0], [*sizes[:1], -1] if isinstance(sizes, list | tuple) else sizes)
+            self._narrow(node, kept)
         return int(dead.sum())
+
+    def _narrow(self, node: fx.Node, kept: Tensor) -> None:
+        """Take the dropped channels out of an operator between two layers."""
+        if node.target in _WITH_CONSTANTS:
+            for place in range(1, len(node.args)):
+                self._cut(node, place, kept, axis=None)
+        elif node.target in _CONVOLUTIONS:
+            self._cut(node, 1, kept, axis=0)
+            self._cut(node, 2, kept, axis=0)
+            node.update_arg(_GROUPS, int(kept.sum()))
+        elif node.target is _aten.view.default:
+            sizes = node.args[1]
+            node.update_arg(1, [*sizes[:1], -1] if isinstance(sizes, list | tuple) else sizes)
 
     def _shift_bias(self, stretch: _Stretch, dead: Tensor) -> None:
         """b + W·k of the dropped channels."""
@@ -236,7 +263,14 @@ class _Pruner:
         return bool(constants) and all(one.op == "get_attr" and len(one.users) == 1 for one in constants)
 
     def _groups(self, layer: fx.Node) -> object:
-        return layer.args[6] if len(layer.args) > 6 else 1
+        return layer.args[_GROUPS] if len(layer.args) > _GROUPS else 1
+
+    def _is_depthwise(self, layer: fx.Node) -> bool:
+        """Whether each channel goes through a convolution by itself."""
+        if layer.target not in _CONVOLUTIONS or not self._is_owned(layer):
+            return False
+        channels, inputs, *_ = self._weight(layer).shape
+        return inputs == 1 and self._groups(layer) == channels > 1
 
     def _cut(self, node: fx.Node, place: int, kept: Tensor, axis: int | None) -> None:
         value = self._tensor(node, place)
@@ -262,7 +296,10 @@ def _is_padded(layer: fx.Node) -> bool:
     if layer.target not in _CONVOLUTIONS or len(layer.args) <= 4:
         return False
     padding = layer.args[4]
-    return any(size != 0 for size in (padding if isinstance(padding, list | tuple) else [padding]))
+    # In words: "same" or "valid". A kernel of one position is padded with nothing, which does no harm here.
+    return padding != "valid" and any(
+        size != 0 for size in (padding if isinstance(padding, list | tuple) else [padding])
+    )
 
 
 def _allowed(dead: Tensor, objective: Objective) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -44,6 +46,36 @@ def test_pruning_changes_nothing(padding: int) -> None:
     assert result.report.pruned == (4 if padding == 0 else 3)
     widths = sorted(w.shape[0] for w in result.program.state_dict.values() if w.dim() == 4)
     assert widths == ([3, 4] if padding == 0 else [3, 5])
+
+
+@pytest.mark.parametrize(
+    ("padding", "shift", "pruned"), [(0, 0.7, 2), (1, 0.0, 2), (1, 0.7, 1), ("same", 0.7, 1)]
+)
+def test_constant_channels_go_through_a_depthwise_layer(
+    padding: int | Literal["same"], shift: float, pruned: int
+) -> None:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(2, 6, 1),
+        nn.BatchNorm2d(6),
+        nn.ReLU6(),
+        nn.Conv2d(6, 6, 3, padding=padding, groups=6),
+        nn.ReLU6(),
+        nn.Conv2d(6, 4, 1),
+    ]
+    model = nn.Sequential(*layers)
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.weight.data[1:3] = 0
+    # Under zero padding a channel that is not 0 has another border, so it must stay.
+    norm.bias.data[1], norm.bias.data[2] = shift, -0.7
+    model.eval().double()
+    images = torch.randn(2, 2, 8, 8, dtype=torch.float64)
+    result = fold(model, (images,), prune=True)
+    with torch.no_grad():
+        torch.testing.assert_close(result.program.module()(images), model(images), rtol=1e-12, atol=1e-12)
+    assert result.report.pruned == pruned
+    assert {w.shape[0] for w in result.program.state_dict.values() if w.dim() == 4} == {6 - pruned, 4}
 
 
 def test_constant_channels_are_reported_without_pruning() -> None:
