@@ -28,11 +28,12 @@ class Fate:
     Attributes:
         name: Module path, as ``model.named_modules()`` spells it.
         outcome: ``folded`` away, ``kept`` (nothing could absorb all of it), or ``refused``.
-        where: The module path(s) that absorbed it, or where what remains now stands.
+        where: The module path(s) that absorbed it. Where something remains: its own name if that stands
+            in its place, else ``after`` the module whose output it is applied to.
         form: The algebra used, in words (``"scaled weights"``, ``"per-channel clamp"``, …).
         reason: Why it was kept or refused; None when folded.
-        error: max|Δ| / max|reference| of the whole program once this one was folded, in float64;
-            None where it was not folded.
+        error: max|Δ| / max|reference| of its own output, read back from what the folded program stores, in
+            float64; None where it was not folded.
     """
 
     name: str

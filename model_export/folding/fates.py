@@ -88,9 +88,7 @@ class _Teller:
         """What became of this one call."""
         name = normalization_name(spot.node)
         if spot in self._kept:
-            where = module_path(self._kept[spot].node)
-            form = self._arithmetic(self._kept[spot])
-            return Fate(name, "kept", where, form, _REASONS[self._objective], None)
+            return self._kept_fate(name, spot, self._kept[spot])
         takers, remainders = self._takers(self._network.current(spot.value))
         form = ", ".join([*takers.values(), *sorted(one.value for one in remainders)])
         return Fate(
@@ -101,6 +99,12 @@ class _Teller:
             None,
             self._errors.get(spot.node),
         )
+
+    def _kept_fate(self, name: str, spot: AffineSpot, value: Value) -> Fate:
+        """Of one whose map is left at a value: in its own place, or behind another module."""
+        is_in_place = self._network.current(spot.value) is value
+        where = name if is_in_place else f"after {module_path(value.node)}"
+        return Fate(name, "kept", where, self._arithmetic(value), _REASONS[self._objective], None)
 
     def _arithmetic(self, value: Value) -> str:
         """What is left at a value, in words."""

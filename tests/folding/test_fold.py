@@ -63,6 +63,12 @@ def test_article_order_is_exact(objective: Objective) -> None:
     assert [fate.name for fate in result.report] == ["2", "7", "13"]
 
 
+def test_a_kept_one_says_where_it_stands() -> None:
+    in_place = randomized(nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.BatchNorm2d(3), nn.GELU()))
+    (fate,) = fold(in_place, (torch.randn(2, 1, 5, 5),)).report
+    assert (fate.outcome, fate.where, fate.form) == ("kept", "2", "multiply and add")
+
+
 def test_dynamic_batch_survives() -> None:
     model = article()
     images = torch.randn(2, 1, 8, 8, dtype=torch.float64)

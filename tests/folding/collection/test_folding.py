@@ -41,13 +41,15 @@ def test_the_fewest_maps_are_left_and_nothing_changed(network: Network) -> None:
 
 
 @each(COLLECTION.values())
-def test_folding_for_speed_changes_nothing_in_the_network_s_own_precision(network: Network) -> None:
-    assert not judge(network, folder("speed"), network.dtype, fewest=False).complaints
+def test_folding_for_speed_changes_nothing(network: Network) -> None:
+    assert not judge(network, folder("speed"), fewest=False).complaints
 
 
+@pytest.mark.parametrize("objective", ["fewest", "speed"])
 @each([n for n in COLLECTION.values() if n.dtype is not torch.float32])
-def test_a_network_keeps_its_precision(network: Network) -> None:
-    assert not judge(network, folder("fewest"), network.dtype).complaints
+def test_a_network_keeps_its_precision(network: Network, objective: Objective) -> None:
+    verdict = judge(network, folder(objective), network.dtype, fewest=objective == "fewest")
+    assert not verdict.complaints
 
 
 @each([n for n in COLLECTION.values() if n.topic in {"affine_maps", "left_alone", "rearrangements"}])
