@@ -163,27 +163,33 @@ def varying_axes(*tensors: Tensor) -> set[int]:
     return {axis for tensor in tensors for axis, size in enumerate(tensor.shape) if size > 1}
 
 
-def scale_inputs(weight: Tensor, scale: Tensor, *, transposed: bool, groups: int) -> Tensor:
-    """W·s[in].
+def input_factors(scale: Tensor, shape: Sequence[int], *, transposed: bool, groups: int) -> Tensor:
+    """What a weight is multiplied by for W·s[in]; broadcasts with it.
 
     Args:
-        weight: [O, I/groups, k…], transposed [I, O/groups, k…]; a Linear has no k.
-        scale: [I], or [1].
+        scale: [I], or [1]; float64.
+        shape: Of the weight: [O, I/groups, k…], transposed [I, O/groups, k…]; a Linear has no k.
         transposed: Whether this is a transposed convolution's weight.
         groups: Of the convolution.
     """
     if transposed or scale.numel() == 1:
-        return weight * along(scale, 0, weight.dim())
-    rows = scale.reshape(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)  # [g, O/g, I/g]
-    return weight * rows.reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
+        return along(scale, 0, len(shape))
+    return _grouped_rows(scale, shape, groups)  # [g, 1, I/g] for each of [g, O/g, I/g]
 
 
-def scale_outputs(weight: Tensor, scale: Tensor, *, transposed: bool, groups: int) -> Tensor:
-    """W·s[out]. Args as for `scale_inputs`, with ``scale`` [O] or [1]."""
+def output_factors(scale: Tensor, shape: Sequence[int], *, transposed: bool, groups: int) -> Tensor:
+    """What a weight is multiplied by for W·s[out]. Args as for `input_factors`, with ``scale`` [O] or [1]."""
     if not transposed or scale.numel() == 1:
-        return weight * along(scale, 0, weight.dim())
-    rows = scale.reshape(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)  # [g, I/g, O/g]
-    return weight * rows.reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
+        return along(scale, 0, len(shape))
+    return _grouped_rows(scale, shape, groups)  # [g, 1, O/g] for each of [g, I/g, O/g]
+
+
+def _grouped_rows(scale: Tensor, shape: Sequence[int], groups: int) -> Tensor:
+    """One number for each of the second axis's channels, other ones in each group of the first axis's."""
+    if groups == 1:
+        return along(scale, 1, len(shape))
+    rows = scale.reshape(groups, 1, -1).expand(groups, shape[0] // groups, -1)
+    return rows.reshape(*shape[:2], *[1] * (len(shape) - 2))
 
 
 def embed_kernel(weight: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:

@@ -63,7 +63,7 @@ def _constants(graph_module: fx.GraphModule) -> Mapping[fx.Node, Callable[[], Te
         if node.op == "get_attr" and node.target not in written:
             value = operator.attrgetter(str(node.target))(graph_module)
             if isinstance(value, Tensor):
-                compute[node] = _widening(value)
+                compute[node] = value.detach
         elif (
             node.op == "call_function" and _is_pure(node) and all(n in compute for n in node.all_input_nodes)
         ):
@@ -81,10 +81,6 @@ def _is_pure(node: fx.Node) -> bool:
         return True
     tags = getattr(node.target, "tags", ())
     return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded not in tags
-
-
-def _widening(value: Tensor) -> Callable[[], Tensor]:
-    return lambda: widened(value)
 
 
 def _evaluation(node: fx.Node, compute: Mapping[fx.Node, Callable[[], Any]]) -> Callable[[], Any]:

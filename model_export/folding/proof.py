@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from model_export.folding.allocator import LARGE, give_back
+
 Observer = Callable[[fx.Node, object], None]
 
 
@@ -29,25 +31,31 @@ class Float64Interpreter(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """The node's value, shown to the observer."""
         value = super().run_node(n)
+        if isinstance(value, Tensor) and value.numel() >= LARGE:
+            give_back()
         if self._observe is not None:
             self._observe(n, value)
         return value
 
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """The attribute, widened; a weight that is still a formula is computed now."""
-        value = super().get_attr(target, args, kwargs)
-        return widened(value() if isinstance(value, Recipe) else value)
-
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """The operator, with every floating dtype that it names widened."""
+        """The operator, with its weights and every floating dtype that it names widened."""
         if target is torch.ops.aten._assert_tensor_metadata.default:
             return None
-        args, kwargs = pytree.tree_map(widened, (args, kwargs))
+        # Here and not where a graph reads its weights, which it may do for all of them at its start.
+        args, kwargs = pytree.tree_map(_used, (args, kwargs))
         return super().call_function(target, args, kwargs)
+
+    def output(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The outputs; one may be a weight."""
+        return pytree.tree_map(_used, super().output(target, args, kwargs))
 
 
 class Recipe(torch.nn.Module):
-    """A weight that is computed when it is needed, so that a fold never holds a second model in float64."""
+    """A weight that is computed when it is needed, so that a fold never holds a second model in float64.
+
+    Args:
+        compute: Gives it in float64.
+    """
 
     def __init__(self, compute: Callable[[], Tensor]) -> None:
         super().__init__()
@@ -56,6 +64,11 @@ class Recipe(torch.nn.Module):
     def forward(self) -> Tensor:
         """The weight in float64."""
         return self._compute()
+
+
+def _used(value: Any) -> Any:
+    """What an operator is given: widened, and computed where it is still a formula."""
+    return widened(value() if isinstance(value, Recipe) else value)
 
 
 def widened(value: Any) -> Any:
@@ -99,6 +112,6 @@ _SAMPLES = 4096
 
 
 def sample(value: Tensor) -> Tensor:
-    """Some of a tensor's values, evenly spread over it: a copy [≤ 4096]."""
+    """Some of a tensor's values, evenly spread over it: a copy [< 8192]."""
     flat = value.reshape(-1)
     return flat[:: max(1, flat.numel() // _SAMPLES)].clone()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from model_export.folding.algebra import Affine, compressed
+from model_export.folding.allocator import LARGE, give_back
 from model_export.folding.choice import Choice
 from model_export.folding.names import module_path
 from model_export.folding.network import Network, Operation, Value
@@ -184,11 +185,11 @@ def _share(target: torch.nn.Module, source: torch.nn.Module, name: str) -> None:
 
 def round_weights(graph_module: fx.GraphModule) -> frozenset[str]:
     """Turn every recipe into a parameter of its dtype, the one rounding of a fold; their names."""
-    names = set()
-    for name, module in list(graph_module.named_children()):
-        if isinstance(module, _Weight):
-            value = module().to(module.dtype).contiguous()
-            delattr(graph_module, name)
-            graph_module.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
-            names.add(name)
-    return frozenset(names)
+    recipes = {name: one for name, one in graph_module.named_children() if isinstance(one, _Weight)}
+    for name, recipe in recipes.items():
+        value = recipe().to(recipe.dtype).contiguous()
+        if value.numel() >= LARGE:
+            give_back()
+        delattr(graph_module, name)
+        graph_module.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
+    return frozenset(recipes)

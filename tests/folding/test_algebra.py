@@ -88,8 +88,9 @@ def test_scales_on_either_side_of_a_kernel(groups: int, transposed: bool) -> Non
     images = torch.randn(2, 4, 5, 5, dtype=torch.float64)
     layer = F.conv_transpose2d if transposed else F.conv2d
     expected = layer(images * inner.reshape(1, 4, 1, 1), weight, groups=groups) * outer.reshape(1, 6, 1, 1)
-    folded = algebra.scale_inputs(weight, inner, transposed=transposed, groups=groups)
-    folded = algebra.scale_outputs(folded, outer, transposed=transposed, groups=groups)
+    before = algebra.input_factors(inner, weight.shape, transposed=transposed, groups=groups)
+    after = algebra.output_factors(outer, weight.shape, transposed=transposed, groups=groups)
+    folded = weight * before * after
     assert close(layer(images, folded, groups=groups), expected)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -36,8 +36,8 @@ def unsigned(w: Tensor | None, b: Tensor | None, m: Tensor, v: Tensor, e: float)
     return REAL(None if w is None else w.abs(), b, m, v, e)
 
 
-def wrong_axis(weight: Tensor, scale: Tensor, *, transposed: bool, groups: int) -> Tensor:
-    return algebra.scale_inputs(weight, scale, transposed=transposed, groups=groups)
+def wrong_axis(scale: Tensor, shape: Sequence[int], *, transposed: bool, groups: int) -> Tensor:
+    return algebra.input_factors(scale, shape, transposed=transposed, groups=groups)
 
 
 def unturned(interval: Interval, affine: Affine) -> Interval:
@@ -49,7 +49,7 @@ MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "μ forgotten": (spellings, "batch_norm", without_mean),
     "β forgotten": (spellings, "batch_norm", without_beta),
     "sign ignored": (spellings, "batch_norm", unsigned),
-    "wrong axis": (algebra, "scale_outputs", wrong_axis),
+    "wrong axis": (algebra, "output_factors", wrong_axis),
     "clip not turned over": (Interval, "image", unturned),
 }
 

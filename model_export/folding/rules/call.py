@@ -18,7 +18,8 @@ class Facts:
 
     Attributes:
         results: Of each node: sizes of its tensor, its number, or None.
-        constants: Computes the float64 values of nodes that depend on no input.
+        constants: Computes the values of nodes that depend on no input: a weight as the model has it, a
+            formula in float64.
     """
 
     results: Mapping[fx.Node, Sizes | int | None]
@@ -30,6 +31,11 @@ class Facts:
 
     def constant(self, node: fx.Node) -> Tensor | None:
         """The float64 value of a node that depends on no input; None for any other."""
+        value = self.weight(node)
+        return value.double() if value is not None and value.is_floating_point() else value
+
+    def weight(self, node: fx.Node) -> Tensor | None:
+        """The same, a weight in its own precision: no copy of it is made."""
         compute = self.constants.get(node)
         return None if compute is None else compute()
 
@@ -99,6 +105,11 @@ class Call:
         """The constant tensor [any shape], float64, given as this argument; None if there is none."""
         argument = self._arguments[name]
         return self._facts.constant(argument) if isinstance(argument, fx.Node) else None
+
+    def weight(self, name: str) -> Tensor | None:
+        """The same in its own precision, which float64 factors widen: not modified, not copied."""
+        argument = self._arguments[name]
+        return self._facts.weight(argument) if isinstance(argument, fx.Node) else None
 
     def is_constant(self, name: str) -> bool:
         """Whether the argument is a number, absent, or a constant tensor."""

@@ -44,7 +44,8 @@ class Kernel:
 
     Attributes:
         target: The operator that applies them: ``target(x, weight, bias, *options)``.
-        weight: Computes it in float64: [O, I/groups, k…], transposed [I, O/groups, k…], Linear [O, I].
+        weight: [O, I/groups, k…], transposed [I, O/groups, k…], Linear [O, I]; in its own precision or in
+            float64, for whoever uses it to widen.
         bias: [O] float64; None: none.
         channels: I and O.
         axis: The channel axis of input and output, counted from the back.
@@ -66,16 +67,23 @@ class Kernel:
 
     def apply(self, value: Tensor, weight: Tensor) -> Tensor:
         """``W∗value``, without the bias."""
-        return self.target(value, weight, None, *self.options)
+        return self.target(value, weight.double(), None, *self.options)
 
     def folded(self, scale: Tensor, outer: Tensor) -> Tensor:
-        """p·W·s. Args: s [I] or [1], p [O] or [1]."""
-        weight = algebra.scale_inputs(self.weight(), scale, transposed=self.transposed, groups=self.groups)
-        return algebra.scale_outputs(weight, outer, transposed=self.transposed, groups=self.groups)
+        """p·W·s in float64, as one product: no other copy is made. Args: s [I] or [1], p [O] or [1]."""
+        weight = self.weight()
+        return weight * (self._input_factors(weight, scale) * self._output_factors(weight, outer))
+
+    def _input_factors(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return algebra.input_factors(scale, weight.shape, transposed=self.transposed, groups=self.groups)
+
+    def _output_factors(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return algebra.output_factors(scale, weight.shape, transposed=self.transposed, groups=self.groups)
 
     def summed(self, shift: Tensor) -> tuple[Tensor, tuple[object, ...]]:
         """W·t over the input channels, [O, 1, k…] (transposed [1, O, k…]), and the options it goes with."""
-        weight = algebra.scale_inputs(self.weight(), shift, transposed=self.transposed, groups=self.groups)
+        weight = self.weight()
+        weight = weight * self._input_factors(weight, shift)
         if not self.transposed:
             return weight.sum(1, keepdim=True), self._ungrouped()
         blocks = weight.reshape(self.groups, -1, *weight.shape[1:]).sum(1)  # [g, O/g, k…]
@@ -223,7 +231,10 @@ class _Rewriting:
 
         def weight() -> Tensor:
             summed, _ = kernel.summed(values)
-            return algebra.scale_outputs(summed, self._outer, transposed=kernel.transposed, groups=1)
+            factors = algebra.output_factors(
+                self._outer, summed.shape, transposed=kernel.transposed, groups=1
+            )
+            return summed * factors
 
         _, options = kernel.summed(values)
         axis = len(call.input_sizes()) - kernel.axis
@@ -238,7 +249,7 @@ class _Rewriting:
 def _convolution(transposed: bool, call: Call) -> Rule | None:
     if len(call.values) != 1 or not (call.is_constant("weight") and call.is_constant("bias")):
         return None
-    weight = call.constant("weight")
+    weight = call.weight("weight")
     if weight is None or call.values[0] is not call.argument("input"):
         return None
     groups = call.argument("groups")
@@ -256,7 +267,7 @@ def _convolution(transposed: bool, call: Call) -> Rule | None:
         call,
         Kernel(
             target=_function(call),
-            weight=partial(_constant, call, "weight"),
+            weight=partial(_weight, call, "weight"),
             bias=partial(_constant, call, "bias") if call.constant("bias") is not None else None,
             channels=channels,
             axis=spatial + 1,
@@ -282,11 +293,15 @@ def _function(call: Call) -> Callable[..., Tensor]:
     return target
 
 
-def _constant(call: Call, name: str, *, transpose: bool = False) -> Tensor:
-    value = call.constant(name)
+def _weight(call: Call, name: str, *, transpose: bool = False) -> Tensor:
+    value = call.weight(name)
     if value is None:
         raise ValueError(f"{call.node.name}: {name} is no constant")
     return value.t() if transpose else value
+
+
+def _constant(call: Call, name: str) -> Tensor:
+    return _weight(call, name).double()
 
 
 register(_aten.conv1d.default, _aten.conv2d.default, _aten.conv3d.default)(partial(_convolution, False))
@@ -297,7 +312,7 @@ register(_aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.con
 
 
 def _matrix(call: Call, source: str, weight: str, bias: str | None, *, transpose: bool) -> Rule | None:
-    matrix = call.constant(weight)
+    matrix = call.weight(weight)
     if matrix is None or matrix.dim() != 2 or call.values != (call.argument(source),):
         return None
     shape = matrix.t().shape if transpose else matrix.shape
@@ -308,7 +323,7 @@ def _matrix(call: Call, source: str, weight: str, bias: str | None, *, transpose
         call,
         Kernel(
             target=_aten.linear.default,
-            weight=partial(_constant, call, weight, transpose=transpose),
+            weight=partial(_weight, call, weight, transpose=transpose),
             bias=None if offset is None else partial(_constant, call, str(bias)),
             channels=(shape[1], shape[0]),
             axis=1,
