@@ -29,8 +29,11 @@ def main() -> int:
     Returns:
         0; 1 when the time was up before all was done.
     """
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
     wanted = set(options.names)
+    if unknown := wanted - COLLECTION.keys() - {network.topic for network in COLLECTION.values()}:
+        parser.error(f"no such network or topic: {', '.join(sorted(unknown))}")
     networks = [n for n in COLLECTION.values() if not wanted or n.name in wanted or n.topic in wanted]
     names = {network.name for network in networks}
     sources = (model_export.folding, tests.folding.collection, benchmarks.folding)
