@@ -23,6 +23,7 @@ WITH_GPU := $(if $(filter 1,$(GPU)),-gpu)
 RUNTIME := $(VENV)/.installed-runtime$(WITH_GPU)
 EVERYTHING := $(VENV)/.installed-everything$(WITH_GPU)
 BENCHMARKS := $(VENV)/.installed-benchmarks$(WITH_GPU)
+FUZZ := $(VENV)/.installed-fuzz$(WITH_GPU)
 AUDIT := $(VENV)/.installed-audit$(WITH_GPU)
 comma := ,
 GPU_EXTRA := $(if $(WITH_GPU),$(comma)gpu)
@@ -138,9 +139,16 @@ image: ## Build the container image foldserve:cpu (TARGET=gpu; ARGS="--build-arg
 constraints: $(EVERYTHING) ## Compile the pins in constraints.txt again
 	$(BIN)/pip-compile $(PIP_ARGS) --quiet --upgrade --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--extra export --extra grpc --extra loadtest --extra tracing --extra dev --extra bench --extra audit --output-file $@.txt pyproject.toml
+		--extra export --extra grpc --extra loadtest --extra tracing --extra dev --extra bench --extra audit --extra fuzz --output-file $@.txt pyproject.toml
 	sed -i.old -E 's/^(torch==[0-9.]+)\+.*/\1/; s/^(onnxruntime)-gpu(==[0-9.]+).*/&\n\1\2/' $@.txt
 	rm $@.txt.old
+
+# For each of the four targets.
+FUZZ_SECONDS ?= 12
+
+.PHONY: fuzz
+fuzz: $(FUZZ) ## Search for bytes that break decoding, forms, tensors or metadata (FUZZ_SECONDS=12 a target)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
 .PHONY: audit
 audit: $(AUDIT) ## Known weaknesses of the pinned dependencies; asks a public database, so it needs the network
@@ -179,3 +187,7 @@ $(BENCHMARKS): pyproject.toml constraints.txt
 $(AUDIT): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
 	$(call install,audit$(GPU_EXTRA))
+
+$(FUZZ): pyproject.toml constraints.txt
+	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
+	$(call install,export$(comma)dev$(comma)fuzz$(GPU_EXTRA))
