@@ -190,11 +190,12 @@ def running(flags: Sequence[str], cpus: Sequence[int] | None = None) -> Iterator
     command = [sys.executable, "-m", "service", "--host", "127.0.0.1", "--port", "0", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     started = time.monotonic()
-    with tempfile.TemporaryFile() as log, _affinity(cpus):
+    with tempfile.TemporaryFile() as log:
         # A session of its own: Ctrl-C is for who measures, who then stops this one.
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        with _affinity(cpus):
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
         try:
             url = _wait_for(lambda: _url_in(log), process, log, started)
             workers = flags[flags.index("--workers") + 1] if "--workers" in flags else "1"
