@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,21 +191,44 @@ def running(flags: Sequence[str], cpus: Sequence[int] | None = None) -> Iterator
     command = [sys.executable, "-m", "service", "--host", "127.0.0.1", "--port", "0", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     started = time.monotonic()
-    with tempfile.TemporaryFile() as log:
-        # A session of its own: Ctrl-C is for who measures, who then stops this one.
-        with _affinity(cpus):
+    with tempfile.TemporaryFile() as log, contextlib.ExitStack() as stack:
+        with _signals_held(), _affinity(cpus):
+            # A session of its own: Ctrl-C is for who measures, who then stops this one.
             process = subprocess.Popen(  # noqa: S603 - our own program
                 command, env=environment, stdout=log, stderr=log, start_new_session=True
             )
-        try:
-            url = _wait_for(lambda: _url_in(log), process, log, started)
-            workers = flags[flags.index("--workers") + 1] if "--workers" in flags else "1"
-            service = ServiceProcess(process, url, int(workers))
-            _wait_for(lambda: service.get("/readyz")[0] == 200 or None, process, log, started)
-            service.ready_s = time.monotonic() - started
-            yield service
-        finally:
-            _stop(process)
+            stack.callback(_stop, process)
+        url = _wait_for(lambda: _url_in(log), process, log, started)
+        workers = flags[flags.index("--workers") + 1] if "--workers" in flags else "1"
+        service = ServiceProcess(process, url, int(workers))
+        _wait_for(lambda: _is_ready(service) or None, process, log, started)
+        service.ready_s = time.monotonic() - started
+        yield service
+
+
+def _is_ready(service: ServiceProcess) -> bool:
+    try:
+        return service.get("/readyz")[0] == 200
+    except OSError:  # it has just ended
+        return False
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """A signal in the block counts at its end: what is being started is known by then, and can be stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in heard:
+            signal.raise_signal(late)
 
 
 @contextlib.contextmanager
