@@ -83,16 +83,20 @@ endurance: $(EVERYTHING) ## Count every request through disconnects, kills and r
 gpu-check: $(RUNTIME) ## Prove that CUDA is really active and agrees with the CPU; nothing to do without a GPU
 	@$(BIN)/python -m benchmarks.gpu_check --repository '$(REPOSITORY)' $(ARGS)
 
-# Users, seconds and the objective of a load test; MODEL and IMAGES (a folder) choose what is asked.
+# Of a load test. SHAPE closed: so many users who wait; steady, spike, knee, soak: so many arrivals a second.
+# MODEL and IMAGES (a folder) choose what is asked.
 HOST ?= http://127.0.0.1:8000
 USERS ?= 8
 DURATION ?= 10
+SHAPE ?= closed
+RATE ?= 200
 OBJECTIVE ?= p99<100ms, errors<0.1%
 
 .PHONY: loadtest
-loadtest: $(EVERYTHING) ## Drive the service and judge it: USERS=8 DURATION=10 OBJECTIVE="p99<100ms, errors<0.1%"
-	@$(BIN)/python -m loadtest --host '$(HOST)' --start '$(MAKE) --no-print-directory serve' --users $(USERS) \
-		--duration $(DURATION) --objective '$(OBJECTIVE)' --model '$(MODEL)' $(if $(IMAGES),--pictures '$(IMAGES)') $(ARGS)
+loadtest: $(EVERYTHING) ## Drive the service and judge it: USERS=8, or SHAPE=knee RATE=2000; DURATION=10 OBJECTIVE="p99<100ms"
+	@$(BIN)/python -m loadtest --host '$(HOST)' --start '$(MAKE) --no-print-directory serve' \
+		--shape $(SHAPE) --users $(USERS) --rate $(RATE) --duration $(DURATION) \
+		--objective '$(OBJECTIVE)' --model '$(MODEL)' $(if $(IMAGES),--pictures '$(IMAGES)') $(ARGS)
 
 .PHONY: bench-folding
 bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-comparison.md (20 minutes; ARGS="--minutes 8" in pieces)

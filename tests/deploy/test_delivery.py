@@ -133,7 +133,7 @@ def _until_told(receiver: Receiver, name: str, load: Callable[[], object]) -> se
     while name not in receiver.alerts:
         load()
         assert time.monotonic() < began + TIMEOUT_S, receiver.alerts
-    ends = time.monotonic() + 1.5
+    ends = time.monotonic() + 1.0
     while time.monotonic() < ends:
         load()
     return receiver.alerts - OF_THE_MACHINE
