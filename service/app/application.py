@@ -33,7 +33,7 @@ from service.app.wiring import (
     request_limits,
 )
 from service.errors import NotReady, RequestError, ShuttingDown
-from service.metrics import Metrics, Snapshot, registry_of, render, snapshot, triton_names
+from service.metrics import Metrics, Snapshot, render_snapshot, snapshot, triton_names
 from service.repository import Repository, RepositoryOptions
 from service.settings import Settings
 
@@ -164,7 +164,7 @@ class Application:
         whole = await self._count()
         if self.settings.triton_metrics:
             whole = {**whole, **triton_names(whole)}
-        return render(registry_of(whole), openmetrics=openmetrics)
+        return render_snapshot(whole, openmetrics=openmetrics)
 
     async def _count(self) -> Snapshot:
         """What the metrics of the whole service say."""

@@ -9,9 +9,10 @@
     series       counters and histograms whose hot path is one addition
     summing      the metrics of several workers as one
     shadowing    what they say of a shadow
+    text         both formats that a scraper may ask for
 
 `Metrics` is one application's families, in a registry of its own. All of it is written and read on the event
-loop's thread, so a count is a plain addition without a lock; the text is rendered by prometheus-client.
+loop's thread, so a count is a plain addition without a lock.
 """
 
 from service.metrics.families import (
@@ -23,13 +24,13 @@ from service.metrics.families import (
     Stage,
     metrics_reference,
 )
-from service.metrics.recording import Metrics, ModelMetrics, QueueStatus, ShadowMetrics, render
+from service.metrics.recording import Metrics, ModelMetrics, QueueStatus, ShadowMetrics
 from service.metrics.shadowing import ShadowFigures, shadow_figures
 from service.metrics.summing import (
     Snapshot,
     lasting,
     missing_workers,
-    registry_of,
+    render_snapshot,
     snapshot,
     total,
 )
@@ -51,8 +52,7 @@ __all__ = [
     "lasting",
     "metrics_reference",
     "missing_workers",
-    "registry_of",
-    "render",
+    "render_snapshot",
     "shadow_figures",
     "snapshot",
     "total",

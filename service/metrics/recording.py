@@ -8,10 +8,8 @@ from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
 
 from service.artifact import ReferenceDistributions
@@ -19,6 +17,7 @@ from service.errors import Reason, ReloadResult
 from service.metrics.drift import Drift
 from service.metrics.families import LAG_INTERVAL_S, MAX_LABELS, OTHER_LABEL, Families, Stage, TraceResult
 from service.metrics.gpu import ReadGpus, open_gpus
+from service.metrics.text import render
 
 
 class QueueStatus(Protocol):
@@ -183,7 +182,8 @@ class Metrics(Families, Collector):
 
     def render(self, *, openmetrics: bool = False) -> tuple[bytes, str]:
         """The whole exposition and its content type."""
-        return render(self.registry, openmetrics=openmetrics)
+        self._read()
+        return render(self, openmetrics=openmetrics)
 
     def collect(self) -> Iterator[Metric]:
         """Every family, for the registry."""
@@ -211,14 +211,6 @@ class Metrics(Families, Collector):
             if model.drift is not None:
                 for feature, index in model.drift.indices():
                     self.drift.labels(name, version, feature).set(index)
-
-
-def render(registry: CollectorRegistry, *, openmetrics: bool = False) -> tuple[bytes, str]:
-    """A registry's exposition and its content type."""
-    if openmetrics:
-        text: bytes = openmetrics_exposition.generate_latest(registry)  # type: ignore[no-untyped-call]  # prometheus_client does not annotate it
-        return text, openmetrics_exposition.CONTENT_TYPE_LATEST
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 class ModelMetrics:

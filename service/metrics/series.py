@@ -1,7 +1,7 @@
 """Counters, gauges and histograms whose hot path is one addition, written from one thread only.
 
 prometheus-client's own take a lock and about 1–2 µs an observation; a request makes a dozen. These
-are collected into its metric families when a scrape comes, so the text format is still the library's.
+are collected into its metric families where they travel, and written as text where they do not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import ClassVar, Generic, TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar
+
+from service.metrics.text import Line, labels_text
 
 
 class Counter:
@@ -117,6 +119,8 @@ class _Family(ABC, Generic[S]):
         self.documentation = documentation
         self.label_names = tuple(labels)
         self._series: dict[tuple[str, ...], S] = {}
+        # Label values → the labels of each of the series' samples, as text.
+        self._texts: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     @property
     def exposed_name(self) -> str:
@@ -142,10 +146,26 @@ class _Family(ABC, Generic[S]):
         for values in list(self._series):
             if all(values[position] == value for position, value in wanted.items()):
                 del self._series[values]
+                self._texts.pop(values, None)
 
     def items(self) -> Iterator[tuple[tuple[str, ...], S]]:
         """Every series with its label values."""
         return iter(self._series.items())
+
+    def lines(self) -> Iterator[Line]:
+        """Every sample, as `service.metrics.text` writes it."""
+        for values, series in self._series.items():
+            texts = self._texts.get(values)
+            if texts is None:
+                texts = self._texts[values] = self._label_texts(values)
+            yield from self._samples(series, texts)
+
+    def _label_texts(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        return (labels_text(dict(zip(self.label_names, values, strict=True))),)
+
+    @abstractmethod
+    def _samples(self, series: S, texts: tuple[str, ...]) -> Iterable[Line]:
+        """A series' samples, with the labels of each."""
 
 
 class CounterFamily(_Family[Counter]):
@@ -160,6 +180,9 @@ class CounterFamily(_Family[Counter]):
 
     def _make(self) -> Counter:
         return Counter()
+
+    def _samples(self, series: Counter, texts: tuple[str, ...]) -> Iterable[Line]:
+        return ((self.exposed_name, texts[0], series.value, None),)
 
     def collect(self) -> Metric:
         """For the exposition."""
@@ -176,6 +199,9 @@ class GaugeFamily(_Family[Gauge]):
 
     def _make(self) -> Gauge:
         return Gauge()
+
+    def _samples(self, series: Gauge, texts: tuple[str, ...]) -> Iterable[Line]:
+        return ((self.name, texts[0], series.value, None),)
 
     def collect(self) -> Metric:
         """For the exposition."""
@@ -198,6 +224,19 @@ class HistogramFamily(_Family[Histogram]):
 
     def _make(self) -> Histogram:
         return Histogram(self.buckets)
+
+    def _label_texts(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        labels = dict(zip(self.label_names, values, strict=True))
+        edges = (*map(repr, self.buckets), "+Inf")
+        return (*(labels_text({**labels, "le": edge}) for edge in edges), labels_text(labels))
+
+    def _samples(self, series: Histogram, texts: tuple[str, ...]) -> Iterable[Line]:
+        bucket, total = f"{self.name}_bucket", 0
+        for position, count in enumerate(series.counts):
+            total += count
+            yield bucket, texts[position], total, series.exemplars.get(position)
+        yield f"{self.name}_count", texts[-1], total, None
+        yield f"{self.name}_sum", texts[-1], series.sum, None
 
     def collect(self) -> Metric:
         """For the exposition."""

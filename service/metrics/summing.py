@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from service.metrics.families import Families
+from service.metrics.text import Line, labels_text, render
 
 # One worker's families as plain data, so that they can travel: name → documentation, type, samples.
 Snapshot: TypeAlias = dict[str, dict[str, Any]]
@@ -74,19 +74,19 @@ def _combined(family: str, samples: list[list[Any]]) -> list[list[Any]]:
     return list(combined.values())
 
 
-class Summed(Collector):
-    """A snapshot as a collector."""
+class SummedFamily:
+    """A family of a snapshot; see `service.metrics.text.Exposed`."""
 
-    def __init__(self, of: Snapshot) -> None:
-        self._snapshot = of
+    def __init__(self, name: str, family: dict[str, Any]) -> None:
+        self.name = name
+        self.documentation: str = family["documentation"]
+        self.kind: str = family["type"]
+        self._family = family
 
-    def collect(self) -> Iterator[Metric]:
-        """Every family, for a registry."""
-        for name, family in self._snapshot.items():
-            metric = Metric(name, family["documentation"], family["type"])
-            for sample, labels, value in family["samples"]:
-                metric.add_sample(sample, labels, value)
-            yield metric
+    def lines(self) -> Iterator[Line]:
+        """Its samples."""
+        for sample, labels, value in self._family["samples"]:
+            yield sample, labels_text(labels), value, None
 
 
 def missing_workers(count: int) -> Snapshot:
@@ -96,8 +96,7 @@ def missing_workers(count: int) -> Snapshot:
     return _plain([workers.collect()])
 
 
-def registry_of(of: Snapshot) -> CollectorRegistry:
-    """A registry that says what the snapshot says."""
-    registry = CollectorRegistry()
-    registry.register(Summed(of))
-    return registry
+def render_snapshot(of: Snapshot, *, openmetrics: bool = False) -> tuple[bytes, str]:
+    """The exposition of a snapshot and its content type."""
+    families = (SummedFamily(name, family) for name, family in of.items())
+    return render(families, openmetrics=openmetrics)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.metrics import Metrics, lasting, missing_workers, registry_of, render, snapshot, total
+from service.metrics import Metrics, lasting, missing_workers, render_snapshot, snapshot, total
+from tests.service.exposition import registry_of
 
 counts = st.lists(st.integers(0, 1000), min_size=1, max_size=5)
 
@@ -65,5 +66,5 @@ def test_the_sum_of_one_is_that_one() -> None:
     metrics = worker(5, 1)
     for openmetrics in (False, True):
         alone, _ = metrics.render(openmetrics=openmetrics)
-        summed, _ = render(registry_of(total([snapshot(metrics)])), openmetrics=openmetrics)
+        summed, _ = render_snapshot(total([snapshot(metrics)]), openmetrics=openmetrics)
         assert sorted(summed.splitlines()) == sorted(alone.splitlines())
