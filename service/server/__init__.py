@@ -22,6 +22,7 @@ import uvloop
 from service.server.connection import Connection, ConnectionLimits
 from service.server.fleet import Fleet, serve_with_workers
 from service.server.listener import bind, limit_unread_answers, raise_descriptor_limit
+from service.server.memory import keep_level
 from service.server.process import Server, serve_alone
 from service.server.rpc import hold_port
 from service.server.signals import hold_signals
@@ -44,6 +45,7 @@ def serve(settings: Settings) -> None:
         FoldserveError: Any of these, in a worker.
     """
     hold_signals()
+    keep_level()
     scheme = "http" if tls_context(settings) is None else "https"
     raise_descriptor_limit(settings.max_connections)
     settings, held = hold_port(settings)

@@ -20,6 +20,7 @@ from service.errors import FoldserveError, NotReady
 from service.logs import configure_logging
 from service.metrics import Snapshot, snapshot
 from service.server.channel import Link, report_end, take
+from service.server.memory import keep_level
 from service.server.process import Server
 from service.settings import Settings
 
@@ -41,6 +42,7 @@ def run_worker(settings: Settings, handover: socket.socket, link: socket.socket)
         handover: Where connections come from; see `service.server.channel`.
         link: Where messages come from.
     """
+    keep_level()
     configure_logging(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(_run(settings, handover, link)))

@@ -31,13 +31,6 @@ HOSTILE = int(os.environ.get("REQUESTS", "100000")) // 10
 MEASURED_S = 20.0
 NORMAL, PAUSE_S = 8, 0.02
 TOGETHER = 8
-# glibc raises its thresholds as large blocks are freed, and then keeps them: memory moves by a fifth with no
-# leak. Held at their defaults, what is measured is the service.
-STEADY_MALLOC = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "131072",
-    "MALLOC_TRIM_THRESHOLD_": "131072",
-}
 
 
 def say(words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +103,7 @@ async def test_slow_clients_do_not_slow_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_model(tmp_path)
-    async with running(tmp_path) as service:
+    async with running(tmp_path, "--workers", "1") as service:
         address = urlsplit(service.url)
         alone = await latencies_s(service.url)
         async with slow_clients(address.hostname or "", address.port or 0):
@@ -164,7 +157,7 @@ async def test_hostile_requests_leave_no_memory_behind(
     write_model(tmp_path)
     statuses: Counter[int] = Counter()
     source = hostile_requests()
-    async with running(tmp_path, **STEADY_MALLOC) as service:
+    async with running(tmp_path, "--workers", "1") as service:
         log = asyncio.create_task(service.log())  # or it would fill the pipe, and the service would wait
         process = psutil.Process(service.process.pid)
         await hostile(service, HOSTILE // 10, statuses, source)
