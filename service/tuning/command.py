@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 from service.artifact import Precision
 from service.engine import EngineOptions, Provider, available_cpus, has_int8_instructions
@@ -18,6 +16,7 @@ from service.images import DecodeLimits
 from service.settings import Settings, load_settings
 from service.tuning import candidates
 from service.tuning.anatomy import Anatomy, dissect
+from service.tuning.interruption import Interruption
 from service.tuning.load import request_bytes
 from service.tuning.measuring import Prober, best_held
 from service.tuning.objective import Objective, parse_objective
@@ -47,20 +46,18 @@ def tune(arguments: Sequence[str]) -> str:
         InvalidConfiguration: A flag is wrong, or there is nothing to tune.
         ObjectiveMissed: No configuration holds the objective; the reports are written, no settings are.
         CannotStart: The service does not start as it is.
+        Interrupted: Before the service as it is was measured.
     """
     options, rest = _parser().parse_known_args(arguments)
     objective = parse_objective(options.objective)
     settings = load_settings(rest)
     subject = find(settings, options.max_accuracy_loss)
     images = subject.images(options.pictures)
-    before = signal.signal(signal.SIGTERM, _end)
-    try:
-        outcome = _search(settings, subject, objective, images, options.minutes * 60)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     cpus = available_cpus()
-    report = Report(subject, objective, outcome, _dissect(settings, subject, outcome, images, cpus), cpus)
-    report.write(options.folder)
+    with Interruption() as interruption:
+        outcome = _search(settings, subject, objective, images, options.minutes * 60, interruption)
+        report = Report(subject, objective, outcome, _dissect(settings, subject, outcome, images, cpus), cpus)
+        report.write(options.folder)
     if not outcome.is_held:
         raise ObjectiveMissed(f"{report.text.strip()}\nreports in {options.folder}")
     return f"{report.text}\nsettings in {options.folder / SETTINGS_FILE}, reports and curve beside it\n"
@@ -98,14 +95,21 @@ def _minutes(text: str) -> float:
 
 
 def _search(
-    settings: Settings, subject: Subject, objective: Objective, images: Sequence[bytes], seconds: float
+    settings: Settings,
+    subject: Subject,
+    objective: Objective,
+    images: Sequence[bytes],
+    seconds: float,
+    interruption: Interruption,
 ) -> Outcome:
     requests = [request_bytes("http://127.0.0.1", image, MEDIA_TYPE) for image in images]
     start = candidates.first(settings, _precision(settings, subject))
     _tell(f"{subject.name} version {subject.version}, {objective}, at most {seconds / 60:g} minutes")
     search = Search(
-        Prober(requests, objective),
-        lambda candidate: running(candidate.flags(settings, subject.name)),
+        Prober(requests, objective, interruption.checkpoint),
+        lambda candidate: running(
+            candidate.flags(settings, subject.name), checkpoint=interruption.checkpoint
+        ),
         seconds,
         _tell,
     )
@@ -150,8 +154,3 @@ def _dissect(
 def _tell(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-def _end(number: int, _: FrameType | None) -> NoReturn:
-    """SIGTERM: end, but not without stopping the service that is being measured."""
-    raise SystemExit(128 + number)

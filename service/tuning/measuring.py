@@ -86,11 +86,15 @@ class Prober:
     Args:
         requests: As `service.tuning.load.request_bytes` makes them.
         objective: What is to be held.
+        checkpoint: Called before each load; what it raises ends the curve.
     """
 
-    def __init__(self, requests: Sequence[bytes], objective: Objective) -> None:
+    def __init__(
+        self, requests: Sequence[bytes], objective: Objective, checkpoint: Callable[[], None]
+    ) -> None:
         self._requests = requests
         self._objective = objective
+        self._checkpoint = checkpoint
         self._percentiles = sorted({*_PERCENTILES, *objective.percentiles})
 
     def curve(self, service: ServiceProcess, seconds: float) -> list[Point]:
@@ -141,6 +145,7 @@ class Prober:
         clients: int | None = None,
         rate: float | None = None,
     ) -> Point:
+        self._checkpoint()
         stages, cpu, begin = service.stages(), service.cpu_time(), time.perf_counter()
         load = drive()
         seconds, cpu_after = time.perf_counter() - begin, service.cpu_time()

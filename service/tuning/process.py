@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 from urllib.parse import urlsplit
@@ -176,7 +177,11 @@ class ServiceProcess:
 
 
 @contextlib.contextmanager
-def running(flags: Sequence[str], cpus: Sequence[int] | None = None) -> Iterator[ServiceProcess]:
+def running(
+    flags: Sequence[str],
+    cpus: Sequence[int] | None = None,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> Iterator[ServiceProcess]:
     """A service process for the length of the block.
 
     ``FOLDSERVE_*`` variables of this process are not handed on: the flags are all there is.
@@ -184,6 +189,7 @@ def running(flags: Sequence[str], cpus: Sequence[int] | None = None) -> Iterator
     Args:
         flags: Of ``python -m service``, without host and port.
         cpus: Where it may run; None: wherever this process may.
+        checkpoint: Called while it starts; what it raises ends the attempt.
 
     Raises:
         CannotStart: It ended or was not ready in time.
@@ -198,10 +204,11 @@ def running(flags: Sequence[str], cpus: Sequence[int] | None = None) -> Iterator
                 command, env=environment, stdout=log, stderr=log, start_new_session=True
             )
             stack.callback(_stop, process)
-        url = _wait_for(lambda: _url_in(log), process, log, started)
+        wait_for = partial(_wait_for, process, log, started, checkpoint)
+        url = wait_for(lambda: _url_in(log))
         workers = flags[flags.index("--workers") + 1] if "--workers" in flags else "1"
         service = ServiceProcess(process, url, int(workers))
-        _wait_for(lambda: _is_ready(service) or None, process, log, started)
+        wait_for(lambda: _is_ready(service) or None)
         service.ready_s = time.monotonic() - started
         yield service
 
@@ -246,10 +253,15 @@ def _affinity(cpus: Sequence[int] | None) -> Iterator[None]:
 
 
 def _wait_for(
-    look: Callable[[], T | None], process: subprocess.Popen[bytes], log: BinaryIO, started: float
+    process: subprocess.Popen[bytes],
+    log: BinaryIO,
+    started: float,
+    checkpoint: Callable[[], None],
+    look: Callable[[], T | None],
 ) -> T:
     """The first thing that ``look`` finds."""
     while True:
+        checkpoint()
         if process.poll() is not None:
             raise CannotStart(f"the service ended with status {process.returncode}: {_tail(log)}")
         if time.monotonic() - started > _READY_S:
@@ -276,12 +288,14 @@ def _text(log: BinaryIO) -> str:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, and SIGKILL to what outlives the patience."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+    finally:  # also when told to end while waiting
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _tree(pid: int) -> Iterator[int]:

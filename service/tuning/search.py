@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from service.tuning.candidates import Candidate
+from service.tuning.interruption import Interrupted
 from service.tuning.load import TargetLost
 from service.tuning.measuring import Point, Prober, best_held
 from service.tuning.process import CannotStart, ServiceProcess
@@ -131,7 +132,7 @@ class Search:
 
         Raises:
             CannotStart: The start itself does not run.
-            KeyboardInterrupt: Interrupted before the start was measured.
+            Interrupted: Before the start was measured.
         """
         self._try(start, self._point_s(SEARCH_SHARE / _EXPECTED_RUNS))
         first = self._trials[start]
@@ -143,7 +144,7 @@ class Search:
             self._confirm(first)
             outcome.best = self._winner(first)
             outcome.arrivals = self._promise(outcome.best)
-        except KeyboardInterrupt:
+        except Interrupted:
             outcome.best = self._winner(first)
             outcome.ended_early = "it was interrupted"
         outcome.trials = list(self._trials.values())

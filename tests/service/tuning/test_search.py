@@ -17,6 +17,7 @@ from service.tuning import candidates
 from service.tuning.anatomy import Anatomy
 from service.tuning.candidates import Candidate
 from service.tuning.chart import Line, draw
+from service.tuning.interruption import Interrupted
 from service.tuning.measuring import Cost, Point, Prober, best_held
 from service.tuning.objective import parse_objective
 from service.tuning.process import CannotStart, ServiceProcess, Stages
@@ -49,7 +50,7 @@ class ScriptedProber(Prober):
     """Measures nothing: knows how fast each candidate is, and may be interrupted."""
 
     def __init__(self, speed: Speed, interrupt_after: float = math.inf) -> None:
-        super().__init__([b""], parse_objective("p99<50ms"))
+        super().__init__([b""], parse_objective("p99<50ms"), lambda: None)
         self.speed = speed
         self.left = interrupt_after
         self.now: Candidate = START
@@ -65,7 +66,7 @@ class ScriptedProber(Prober):
     def curve(self, service: ServiceProcess, seconds: float) -> list[Point]:
         self.left -= 1
         if self.left < 0:
-            raise KeyboardInterrupt
+            raise Interrupted
         self.asked.append(self.now)
         speed = self.speed(self.now)
         if not speed:
@@ -119,7 +120,7 @@ def test_an_interrupted_search_keeps_what_it_knows(runs: int) -> None:
 
 
 def test_an_interruption_before_anything_is_known_is_one() -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         search(ScriptedProber(lambda _: 1000, interrupt_after=0))
 
 

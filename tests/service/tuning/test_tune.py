@@ -30,22 +30,8 @@ def command(repository: Path, folder: Path, *flags: str) -> list[str]:
 def test_an_interrupted_search_leaves_settings_that_are_read_and_no_process(tmp_path: Path) -> None:
     write_model(tmp_path / "models")
     folder = tmp_path / "reports"
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        command(tmp_path / "models", folder, "--objective", "p50<5s", "--minutes", "1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "hold it" in line:
-            break
-    services = psutil.Process(process.pid).children()
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 0
+    printed = interrupted(tmp_path, after="hold it", status=0)[0]
     assert "The search ended early: it was interrupted." in printed
-    assert not [service for service in services if service.is_running()]
     settings = load_settings(["--settings", str(folder / "settings.env")])
     assert (settings.workers, settings.max_batch_size, settings.precision) == (1, 64, "fp32")
     document = json.loads((folder / "result.json").read_text())
@@ -54,6 +40,39 @@ def test_an_interrupted_search_leaves_settings_that_are_read_and_no_process(tmp_
     assert document["limit"]["total_ms"] > 0
     assert (folder / "curve.svg").read_text().startswith("<svg")
     assert printed.startswith((folder / "report.txt").read_text())
+
+
+@pytest.mark.e2e
+def test_a_search_that_is_interrupted_at_its_beginning_says_so_and_leaves_no_process(tmp_path: Path) -> None:
+    write_model(tmp_path / "models")
+    complaint = interrupted(tmp_path, after="at most", status=1)[1]
+    assert complaint == "foldserve: interrupted before there was anything to report\n"
+    assert not (tmp_path / "reports").exists()
+
+
+def interrupted(tmp_path: Path, *, after: str, status: int) -> tuple[str, str]:
+    """What a search prints that is interrupted when it has said something; it leaves no process."""
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        command(tmp_path / "models", tmp_path / "reports", "--objective", "p50<5s", "--minutes", "1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any(after in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    printed, complaint = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == status, complaint
+    own = {each.pid for each in psutil.process_iter() if str(tmp_path) in " ".join(words(each))}
+    assert not own
+    return printed, complaint
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # ended meanwhile
+        return []
 
 
 @pytest.mark.e2e
