@@ -7,7 +7,8 @@
 
 Memory is the process's own peak of resident memory during the fold, over what is resident when the network is
 built: the folded weights, every float64 copy, and what the allocator does not give back. torch.export loads
-its tracer at its first use, the same for every network; that is timed by itself. Linux only.
+its tracer at its first use, the same for every network; that is timed by itself. So is the matrix library's
+workspace there before, which differs from processor to processor. Linux only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import ctypes
 import gc
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,8 +59,7 @@ class Resources:
 
 def measure(architecture: str, input_shape: tuple[int, int, int]) -> Resources:
     """Fold a network on an example of two pictures."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+    _settle()
     loading_s = _seconds(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval(), torch.randn(2, 3, 8, 8))
     model = build(architecture, input_shape=input_shape, classes=1000)
     randomise(model, MIXED)
@@ -68,6 +69,19 @@ def measure(architecture: str, input_shape: tuple[int, int, int]) -> Resources:
     fold_s = _seconds(model, pictures)
     weights = sum(weight.nbytes for weight in model.state_dict().values())
     return Resources(architecture, loading_s, fold_s, weights, _status("VmHWM") - resident)
+
+
+def _settle() -> None:
+    """One thread on one CPU, with the matrix library's workspace in place.
+
+    Linux counts resident pages on each CPU by itself and reads the counts roughly: on a machine of many CPUs
+    a process that moves between them is some megabytes off.
+    """
+    os.sched_setaffinity(0, {ctypes.CDLL("libc.so.6").sched_getcpu()})
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    square = torch.randn(1024, 1024, dtype=torch.float64)
+    torch.mm(square, square)
 
 
 def _seconds(model: nn.Module, pictures: Tensor) -> float:

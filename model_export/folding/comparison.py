@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, fx
 
 from model_export.folding.choice import Choice
@@ -58,4 +57,5 @@ def _restored(network: Network, choice: Choice, spot: AffineSpot, value: object)
     reading = stored.reading()
     if reading is None or not isinstance(value, Tensor):
         return None
-    return sample(reading.scale * value + reading.shift * torch.ones_like(value))
+    scale, shift = (sample(part, value.shape) for part in (reading.scale, reading.shift))
+    return scale * sample(value) + shift

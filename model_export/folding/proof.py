@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from model_export.folding.allocator import LARGE, give_back
+from model_export.folding.allocator import Turnover
 
 Observer = Callable[[fx.Node, object], None]
 
@@ -27,12 +27,20 @@ class Float64Interpreter(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule, observe: Observer | None = None) -> None:
         super().__init__(graph_module)
         self._observe = observe
+        self._turnover = Turnover()
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs; what the values on the way held is given back."""
+        try:
+            return super().run(*args, **kwargs)
+        finally:
+            self._turnover.give_back()
 
     def run_node(self, n: fx.Node) -> Any:
         """The node's value, shown to the observer."""
         value = super().run_node(n)
-        if isinstance(value, Tensor) and value.numel() >= LARGE:
-            give_back()
+        if isinstance(value, Tensor):
+            self._turnover.add(value.nbytes)
         if self._observe is not None:
             self._observe(n, value)
         return value
@@ -42,7 +50,9 @@ class Float64Interpreter(fx.Interpreter):
         if target is torch.ops.aten._assert_tensor_metadata.default:
             return None
         # Here and not where a graph reads its weights, which it may do for all of them at its start.
-        args, kwargs = pytree.tree_map(_used, (args, kwargs))
+        given = pytree.tree_map(_used, (args, kwargs))
+        self._turnover.add(_bytes_made(given, (args, kwargs)))
+        args, kwargs = given
         return super().call_function(target, args, kwargs)
 
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -54,21 +64,27 @@ class Recipe(torch.nn.Module):
     """A weight that is computed when it is needed, so that a fold never holds a second model in float64.
 
     Args:
-        compute: Gives it in float64.
+        compute: Gives it in a dtype, computed in float64 and rounded once.
     """
 
-    def __init__(self, compute: Callable[[], Tensor]) -> None:
+    def __init__(self, compute: Callable[[torch.dtype], Tensor]) -> None:
         super().__init__()
         self._compute = compute
 
-    def forward(self) -> Tensor:
-        """The weight in float64."""
-        return self._compute()
+    def forward(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The weight in this dtype."""
+        return self._compute(dtype)
 
 
 def _used(value: Any) -> Any:
     """What an operator is given: widened, and computed where it is still a formula."""
     return widened(value() if isinstance(value, Recipe) else value)
+
+
+def _bytes_made(given: Any, arguments: Any) -> int:
+    """The bytes of those tensors among what an operator is given that were made for it alone."""
+    pairs = zip(pytree.tree_leaves(given), pytree.tree_leaves(arguments), strict=True)
+    return sum(new.nbytes for new, old in pairs if isinstance(new, Tensor) and new is not old)
 
 
 def widened(value: Any) -> Any:
@@ -111,7 +127,13 @@ def _relative(output: Tensor, reference: Tensor) -> float:
 _SAMPLES = 4096
 
 
-def sample(value: Tensor) -> Tensor:
-    """Some of a tensor's values, evenly spread over it: a copy [< 8192]."""
-    flat = value.reshape(-1)
-    return flat[:: max(1, flat.numel() // _SAMPLES)].clone()
+def sample(value: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
+    """Some of a tensor's values, evenly spread over it: a copy [< 8192].
+
+    Args:
+        value: The tensor, not copied as a whole.
+        sizes: What it is broadcast to first; its own if not given.
+    """
+    shape = torch.Size(value.shape if sizes is None else sizes)
+    places = torch.arange(0, shape.numel(), max(1, shape.numel() // _SAMPLES))
+    return value.expand(shape)[torch.unravel_index(places, shape)]

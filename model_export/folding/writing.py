@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from model_export.folding.algebra import Affine, compressed
-from model_export.folding.allocator import LARGE, give_back
+from model_export.folding.allocator import Turnover
 from model_export.folding.choice import Choice
 from model_export.folding.names import module_path
 from model_export.folding.network import Network, Operation, Value
@@ -63,8 +63,8 @@ class GraphWriter:
         """Another operator in the place of ``call``."""
         return self._marked(self.graph.call_function(target, args), call.node)
 
-    def constant(self, call: Call, name: str, compute: Callable[[], Tensor]) -> fx.Node:
-        """A new constant, computed in float64 when it is needed."""
+    def constant(self, call: Call, name: str, compute: Callable[[torch.dtype], Tensor]) -> fx.Node:
+        """A new constant, computed when it is needed."""
         attribute = self._free_name(f"{module_path(call.node).replace('.', '_')}_{name}")
         dtype = call.dtype or torch.float32
         self.root.add_module(attribute, _Weight(compute, dtype))
@@ -75,10 +75,10 @@ class GraphWriter:
         call, result = value.operation.rule.call, source
         scale, shift = compressed(affine.scale), compressed(affine.shift)
         if bool((scale != 1).any()):
-            result = self.call(call, _aten.mul.Tensor, result, self.constant(call, "scale", lambda: scale))
+            result = self.call(call, _aten.mul.Tensor, result, self.constant(call, "scale", scale.to))
             self.affine_nodes.add(result)
         if bool((shift != 0).any()):
-            result = self.call(call, _aten.add.Tensor, result, self.constant(call, "shift", lambda: shift))
+            result = self.call(call, _aten.add.Tensor, result, self.constant(call, "shift", shift.to))
             self.affine_nodes.add(result)
         return result
 
@@ -97,7 +97,7 @@ class GraphWriter:
 class _Weight(Recipe):
     """A new weight and the dtype that it will be rounded to."""
 
-    def __init__(self, compute: Callable[[], Tensor], dtype: torch.dtype) -> None:
+    def __init__(self, compute: Callable[[torch.dtype], Tensor], dtype: torch.dtype) -> None:
         super().__init__(compute)
         self.dtype = dtype
 
@@ -186,10 +186,10 @@ def _share(target: torch.nn.Module, source: torch.nn.Module, name: str) -> None:
 def round_weights(graph_module: fx.GraphModule) -> frozenset[str]:
     """Turn every recipe into a parameter of its dtype, the one rounding of a fold; their names."""
     recipes = {name: one for name, one in graph_module.named_children() if isinstance(one, _Weight)}
+    turnover = Turnover()
     for name, recipe in recipes.items():
-        value = recipe().to(recipe.dtype).contiguous()
-        if value.numel() >= LARGE:
-            give_back()
+        value = recipe(recipe.dtype).contiguous()
+        turnover.add(value.nbytes)
         delattr(graph_module, name)
         graph_module.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
     return frozenset(recipes)

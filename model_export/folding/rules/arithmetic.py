@@ -175,7 +175,7 @@ class Offset(Carrier):
         if stored[0].form.is_identity and form.is_identity:
             return writer.again(self.call, inputs)
         value = compressed(form.scale * self._constant + form.shift - shift)
-        constant = writer.constant(self.call, "offset", lambda: value)
+        constant = writer.constant(self.call, "offset", value.to)
         return writer.call(self.call, _aten.add.Tensor, inputs[0], constant)
 
 

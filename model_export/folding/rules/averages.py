@@ -136,9 +136,7 @@ class Average(Carrier):
         border = compressed(form.shift * (1 - self._weight / inside))
         if bool((border == 0).all()) or bool(border.isnan().any()):
             return result
-        return writer.call(
-            self.call, _aten.add.Tensor, result, writer.constant(self.call, "map", lambda: border)
-        )
+        return writer.call(self.call, _aten.add.Tensor, result, writer.constant(self.call, "map", border.to))
 
 
 def _filled(form: Affine, arriving: Affine) -> Affine:

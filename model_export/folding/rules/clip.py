@@ -123,7 +123,7 @@ class Clip(Carrier):
         return writer.call(self.call, _aten.clamp.Tensor, inputs[0], low, high)
 
     def _constant_end(self, writer: Writer, name: str, end: Tensor) -> fx.Node | None:
-        return None if bool(end.isinf().all()) else writer.constant(self.call, name, lambda: end)
+        return None if bool(end.isinf().all()) else writer.constant(self.call, name, end.to)
 
 
 def _passes(arriving: Affine, form: Affine, known: Tensor) -> bool:

@@ -35,7 +35,8 @@ from model_export.folding.rules.rule import (
 )
 
 _aten = torch.ops.aten
-_IDENTITY_AXIS_0 = (1,)
+# Elements of a weight that are folded at a time: 2 MB in float64.
+_PIECE = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +70,24 @@ class Kernel:
         """``W∗value``, without the bias."""
         return self.target(value, weight.double(), None, *self.options)
 
-    def folded(self, scale: Tensor, outer: Tensor) -> Tensor:
-        """p·W·s in float64, as one product: no other copy is made. Args: s [I] or [1], p [O] or [1]."""
+    def folded(self, scale: Tensor, outer: Tensor, dtype: torch.dtype) -> Tensor:
+        """p·W·s, worked out in float64 and rounded once.
+
+        A few rows at a time: the float64 product of a whole weight is twice the weight in size.
+
+        Args:
+            scale: s, [I] or [1]; float64.
+            outer: p, [O] or [1]; float64.
+            dtype: Of the result.
+        """
         weight = self.weight()
-        return weight * (self._input_factors(weight, scale) * self._output_factors(weight, outer))
+        result = torch.empty(weight.shape, dtype=dtype)
+        factors = (self._input_factors(weight, scale), self._output_factors(weight, outer))
+        whole = (result, weight, *(factor.expand(len(weight), *factor.shape[1:]) for factor in factors))
+        rows = max(1, _PIECE * len(weight) // weight.numel())
+        for part, of_weight, inner, of_outer in zip(*(torch.split(one, rows) for one in whole), strict=True):
+            part.copy_(of_weight * (inner * of_outer))
+        return result
 
     def _input_factors(self, weight: Tensor, scale: Tensor) -> Tensor:
         return algebra.input_factors(scale, weight.shape, transposed=self.transposed, groups=self.groups)
@@ -175,18 +190,17 @@ class _Rewriting:
         if is_free:
             return self._writer.call(self._call, _aten.add.Tensor, result, self._computed_map(source))
         if is_map:
-            shift = self._writer.constant(self._call, "map", self._constant_map)
+            shift = self._writer.constant(self._call, "map", lambda dtype: self._constant_map().to(dtype))
             return self._writer.call(self._call, _aten.add.Tensor, result, shift)
         return result
 
     def _layer(self, source: fx.Node, constant: Tensor | None) -> fx.Node:
-        weight = self._writer.constant(
-            self._call, "weight", lambda: self._kernel.folded(self._scale, self._outer)
-        )
+        folded = partial(self._kernel.folded, self._scale, self._outer)
+        weight = self._writer.constant(self._call, "weight", folded)
         bias = None
         if constant is not None and (self._kernel.bias is not None or bool((constant != 0).any())):
             values = constant.reshape(-1).expand(self._kernel.channels[1]).clone()
-            bias = self._writer.constant(self._call, "bias", lambda: values)
+            bias = self._writer.constant(self._call, "bias", values.to)
         return self._writer.call(self._call, self._kernel.target, source, weight, bias, *self._kernel.options)
 
     def _is_free_border(self) -> bool:
@@ -229,12 +243,12 @@ class _Rewriting:
         writer, call, kernel = self._writer, self._call, self._kernel
         values = self._inner_shift.reshape(-1).expand(kernel.channels[0])
 
-        def weight() -> Tensor:
+        def weight(dtype: torch.dtype) -> Tensor:
             summed, _ = kernel.summed(values)
             factors = algebra.output_factors(
                 self._outer, summed.shape, transposed=kernel.transposed, groups=1
             )
-            return summed * factors
+            return (summed * factors).to(dtype)
 
         _, options = kernel.summed(values)
         axis = len(call.input_sizes()) - kernel.axis

@@ -122,7 +122,7 @@ class Padded(Carrier):
         inside = writer.call(self.call, target, inputs[0], pads, 0.0)
         zeros = writer.call(self.call, _aten.zeros_like.default, inputs[0])
         frame = writer.call(self.call, target, zeros, pads, 1.0)
-        values = writer.constant(self.call, "border", lambda: border)
+        values = writer.constant(self.call, "border", border.to)
         return writer.call(self.call, _aten.addcmul.default, inside, frame, values)
 
 

@@ -90,8 +90,14 @@ class Writer(Protocol):
     def call(self, call: Call, target: object, *args: object) -> fx.Node:
         """Another operator in the place of ``call``."""
 
-    def constant(self, call: Call, name: str, compute: Callable[[], Tensor]) -> fx.Node:
-        """A new constant; ``compute`` returns it in float64 and may be called more than once."""
+    def constant(self, call: Call, name: str, compute: Callable[[torch.dtype], Tensor]) -> fx.Node:
+        """A new constant.
+
+        Args:
+            call: The operator it is for.
+            name: What it is to that.
+            compute: Gives it in a dtype, from float64 and rounded once; may be called more than once.
+        """
 
 
 class Rule(ABC):

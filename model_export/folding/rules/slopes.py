@@ -125,7 +125,7 @@ class Slope(Carrier):
         if slope.numel() == 1:
             return writer.call(self.call, _aten.leaky_relu.default, inputs[0], float(slope))
         slopes = slope.reshape(-1)
-        weight = writer.constant(self.call, "slope", lambda: slopes)
+        weight = writer.constant(self.call, "slope", slopes.to)
         return writer.call(self.call, _aten.prelu.default, inputs[0], weight)
 
 
