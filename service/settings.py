@@ -100,12 +100,14 @@ class Settings(BaseSettings):
         description="Threads of one inference. Unset: the CPUs that the affinity mask and the cgroup quota "
         "leave to this process, shared by the workers; more than those only fight each other.",
     )
-    workers: int = Field(
-        default=1,
+    workers: int | None = Field(
+        default=None,
         ge=1,
         le=64,
         description="Processes that share the port. Each has its own event loop, session and queue, and its "
-        "share of the threads; queue sizes and rates are per worker. On a GPU only 1.",
+        "share of the threads; queue sizes and rates are per worker. Unset: one for each CPU, up to 8, where "
+        "every model is so small that one thread runs it best, for then most of the work is HTTP; else 1 "
+        "with all threads. On a GPU only 1.",
     )
     max_batch_size: int = Field(
         default=64,

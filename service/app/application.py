@@ -59,7 +59,7 @@ class Application:
     Args:
         settings: Of this process.
         make_repository: What makes the models of its options.
-        gather: The metrics of all workers, where this is one of several.
+        gather: The metrics of all workers, where this may be one of several.
 
     Attributes:
         phase: Where it is in its life.
@@ -136,6 +136,12 @@ class Application:
     def why_not_alive(self) -> RequestError | None:
         """Why only a restart helps; None while the process works."""
         return None if self.repository.is_alive else NotReady("an inference engine died or hangs")
+
+    def meet(self, workers: int) -> None:
+        """All workers of the service are ready; they are so many, with this one."""
+        self.has_company_to_come = False
+        if workers == 1:
+            self._gather = None
 
     def why_not_ready(self) -> RequestError | None:
         """Why no request should be sent to the service now; None while predictions are answered.

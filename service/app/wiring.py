@@ -52,7 +52,7 @@ def make_tracer(settings: Settings, metrics: Metrics) -> Tracer | None:
 
 def cpu_share(settings: Settings) -> int:
     """The CPUs that are this worker's; at least one."""
-    return max(1, available_cpus() // settings.workers)
+    return max(1, available_cpus() // (settings.workers or 1))
 
 
 def repository_options(settings: Settings) -> RepositoryOptions:

@@ -123,6 +123,12 @@ class Repository:
         return bool(served) and all(model.batcher.is_ready for model in served)
 
     @property
+    def is_single_threaded(self) -> bool:
+        """Whether every loaded version runs on one thread of the CPU: to use more takes more processes."""
+        engines = (served.engine for model in self._models.values() for served in model.loaded.values())
+        return all(engine.active == "cpu" and engine.threads == 1 for engine in engines)
+
+    @property
     def is_alive(self) -> bool:
         """False once an engine died or hung: the process must be restarted."""
         loaded = (served for model in self._models.values() for served in model.loaded.values())

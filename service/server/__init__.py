@@ -19,8 +19,9 @@ import logging
 
 import uvloop
 
+from service.server import fleet
 from service.server.connection import Connection, ConnectionLimits
-from service.server.fleet import Fleet, serve_with_workers
+from service.server.fleet import Fleet
 from service.server.listener import bind, limit_unread_answers, raise_descriptor_limit
 from service.server.memory import keep_level
 from service.server.process import Server, serve_alone
@@ -56,7 +57,7 @@ def serve(settings: Settings) -> None:
         if settings.grpc_port is not None:
             logger.info("listening for gRPC on port %d", settings.grpc_port)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            if settings.workers == 1:
-                runner.run(serve_alone(settings, listener))
+            if fleet.suits(settings):
+                runner.run(fleet.serve_with_workers(settings, listener))
             else:
-                runner.run(serve_with_workers(settings, listener))
+                runner.run(serve_alone(settings, listener))

@@ -6,6 +6,7 @@
     port ─ parent ──┤     each connection goes to the ready worker with the fewest
                     └─ worker
 
+    unset how many     the first one loads; where its models run on one thread, the others are started
     all are ready      so is the service: earlier connections would all go to the first, and stay there
     a worker ends      another is started; what it counted stays in the sums
     one hangs          it is killed, and another is started
@@ -32,7 +33,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Final
 
-from service.engine import Provider
+from service.engine import Provider, available_cpus
 from service.errors import FoldserveError, InvalidConfiguration
 from service.metrics import Snapshot, lasting, missing_workers, total
 from service.server.channel import Link, count_ends, hand_over
@@ -52,6 +53,8 @@ _RETRY_S: Final = 0.01
 _RESTART_S: Final = 0.5
 _MAX_RESTART_S: Final = 30.0
 _STEADY_S: Final = 300.0
+# Unless more are asked for: each takes as much memory as a service by itself.
+_MOST_WORKERS: Final = 8
 _SNAPSHOT_TIMEOUT_S: Final = 1.0
 _LAST_CALL_S: Final = 0.05
 # Beyond the grace, for a worker to end by itself.
@@ -70,6 +73,7 @@ class Member:
         has_started: Whether it has said anything.
         is_ready: Whether it said so.
         was_ready: Whether it ever did.
+        is_single_threaded: Whether it said that its models run on one thread.
         failure: Why it could not start.
         counted: The last that it said of its metrics.
         missed: Heartbeats since it last said anything.
@@ -81,6 +85,7 @@ class Member:
         self.has_started = False
         self.is_ready = False
         self.was_ready = False
+        self.is_single_threaded = False
         self.failure: str | None = None
         self.counted: Snapshot = {}
         self.missed = 0
@@ -154,9 +159,10 @@ class Member:
         self.has_started = True
         self.missed = 0
         match say, message:
-            case "state", {"is_ready": bool(is_ready)}:
+            case "state", {"is_ready": bool(is_ready), "is_single_threaded": bool(is_single_threaded)}:
                 self.is_ready = is_ready
                 self.was_ready = self.was_ready or is_ready
+                self.is_single_threaded = is_single_threaded
                 fleet.greet(self)
             case "failed", {"detail": str(detail)}:
                 self.failure = detail
@@ -201,7 +207,8 @@ class Fleet:
     """The parent of all workers. Made on a running event loop.
 
     Args:
-        settings: Of the service; `Settings.workers` of them are started.
+        settings: Of the service; `Settings.workers` of them are started, or as many as the first one's models
+            are best served by.
         listener: Bound and listening.
 
     Attributes:
@@ -235,7 +242,7 @@ class Fleet:
         for number in SIGNALS:
             self._loop.add_signal_handler(number, self._hear_signal, signal.Signals(number))
         release_signals()
-        for _ in range(self._settings.workers):
+        for _ in range(self._size):
             self._start()
         self._loop.add_reader(self._listener.fileno(), self._accept)
         watching = asyncio.create_task(self._watch())
@@ -247,14 +254,29 @@ class Fleet:
         if self._failure is not None:
             raise FoldserveError(self._failure)
 
-    def greet(self, newcomer: Member) -> None:
+    @property
+    def _size(self) -> int:
+        """How many workers there are to be; 1 as long as that is not known."""
+        return self._settings.workers or 1
+
+    def greet(self, member: Member) -> None:
         """Tell a worker that the service is complete, or all of them that it has just become so."""
+        if member.is_ready and self._settings.workers is None:
+            self._grow(min(available_cpus(), _MOST_WORKERS) if member.is_single_threaded else 1)
         if self.is_complete:
-            newcomer.send("complete")
-        elif sum(member.is_ready for member in self._members) == self._settings.workers:
+            member.send("complete", workers=self._size)
+        elif sum(each.is_ready for each in self._members) == self._size:
             self.is_complete = True
-            for member in self._members:
-                member.send("complete")
+            for each in self._members:
+                each.send("complete", workers=self._size)
+
+    def _grow(self, size: int) -> None:
+        """Start those that are missing to so many."""
+        self._settings = self._settings.model_copy(update={"workers": size})
+        if size > 1:
+            logger.info("models this small are best served by %d workers", size)
+        for _ in range(size - len(self._members)):
+            self._start()
 
     def sum_for(self, member: Member) -> None:
         """Tell one worker the metrics of all."""
@@ -262,7 +284,7 @@ class Fleet:
 
     async def _sum_for(self, member: Member) -> None:
         counted = await asyncio.gather(*(each.count() for each in self._members))
-        silent = missing_workers(self._settings.workers - sum(map(bool, counted)))
+        silent = missing_workers(self._size - sum(map(bool, counted)))
         member.send("sum", of=total([self._buried, *counted, silent]))
 
     def spread_for(self, member: Member, model: str, ticket: int) -> None:
@@ -407,6 +429,13 @@ class Fleet:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def suits(settings: Settings) -> bool:
+    """Whether several workers are asked for, or may turn out to be best."""
+    if settings.workers is None:
+        return available_cpus() > 1 and Provider(settings.execution_provider).kind == "cpu"
+    return settings.workers > 1
 
 
 def refuse_gpu(settings: Settings) -> None:

@@ -83,7 +83,7 @@ class Worker(Server):
         await super().startup(sockets)
         asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take)
         self._obeying = asyncio.create_task(self._obey())
-        self._link.send("state", is_ready=False)
+        self._link.send("state", is_ready=False, is_single_threaded=False)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As every server; connections that are on their way are taken first."""
@@ -108,7 +108,8 @@ class Worker(Server):
         is_ready = self.application.why_not_able() is None
         if is_due or is_ready != self._is_ready:
             self._is_ready = is_ready
-            self._link.send("state", is_ready=is_ready)
+            is_single_threaded = self.application.repository.is_single_threaded
+            self._link.send("state", is_ready=is_ready, is_single_threaded=is_single_threaded)
 
     def _take(self) -> None:
         loop = asyncio.get_running_loop()
@@ -126,7 +127,7 @@ class Worker(Server):
         while (message := await self._link.read()) is not None:
             match message["say"]:
                 case "complete":
-                    self.application.has_company_to_come = False
+                    self.application.meet(message["workers"])
                 case "drain":
                     self.application.drain()
                 case "stop":

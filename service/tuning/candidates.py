@@ -87,8 +87,8 @@ def _text(value: object) -> str:
 
 
 def first(settings: Settings, precision: Precision) -> Candidate:
-    """What the settings say: what every other candidate is measured against."""
-    return Candidate(settings.workers, settings.threads, settings.max_batch_size, precision)
+    """What the settings say, with one worker where they leave that open: the others are compared with it."""
+    return Candidate(settings.workers or 1, settings.threads, settings.max_batch_size, precision)
 
 
 def shapes(start: Candidate, cpus: int, *, on_gpu: bool) -> Iterator[Candidate]:

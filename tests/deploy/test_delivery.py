@@ -118,7 +118,7 @@ def watched(folder: Path, receiver: Receiver, free_port: Callable[[], int]) -> I
     addresses = Addresses(*(f"127.0.0.1:{free_port()}" for _ in range(3)))
     service, fault = f"http://{addresses.service}", folder / "fault"
     start = f"env FAULT_FILE={fault} {sys.executable} -m tests.deploy.faulty --repository {folder / 'models'}"
-    limits = f"--threads 1 --max-queue-size {QUEUE}"
+    limits = f"--workers 1 --threads 1 --max-queue-size {QUEUE}"
     with (
         target.running(service, f"{start} {limits} --shutdown-grace-s 0"),
         monitoring(addresses, "200ms", folder / "rules.yaml", folder / "alertmanager.yaml"),

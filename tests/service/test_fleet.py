@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from service.engine import available_cpus
 from tests.model_files import TinyModel, png, write_model
 from tests.service.test_process import TIMEOUT_S, Service, run, running
 
@@ -56,7 +57,7 @@ async def all_ready(service: Service) -> None:
 
 async def test_connections_are_shared_and_metrics_are_of_all(tmp_path: Path) -> None:
     write_model(tmp_path)
-    async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
+    async with running(tmp_path, workers=2) as service, asyncio.timeout(TIMEOUT_S):
         await all_ready(service)
         one, two = workers(service)
         await asyncio.gather(*(predict(service.url, 25) for _ in range(4)))
@@ -72,9 +73,32 @@ async def test_connections_are_shared_and_metrics_are_of_all(tmp_path: Path) -> 
         assert not two.is_running()
 
 
+@pytest.mark.skipif(available_cpus() < 2, reason="one CPU needs one worker")
+async def test_left_to_itself_a_small_model_gets_a_worker_for_each_cpu(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    count = min(available_cpus(), 8)
+    async with running(tmp_path, workers=None) as service, asyncio.timeout(TIMEOUT_S):
+        assert len(workers(service)) == count
+        async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
+            text = (await client.get("/metrics")).text
+        assert f'foldserve_workers{{state="ready"}} {float(count)}' in text
+        service.process.terminate()
+        assert await service.process.wait() == 0
+
+
+@pytest.mark.skipif(available_cpus() < 2, reason="one CPU needs one worker")
+async def test_left_to_itself_a_model_that_wants_more_threads_gets_one_worker(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    async with running(tmp_path, "--threads", "2", workers=None) as service, asyncio.timeout(TIMEOUT_S):
+        assert len(workers(service)) == 1
+        await predict(service.url)
+        async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
+            assert await answered(client) == 1
+
+
 async def test_open_connections_are_spread_evenly(tmp_path: Path) -> None:
     write_model(tmp_path)
-    async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
+    async with running(tmp_path, workers=2) as service, asyncio.timeout(TIMEOUT_S):
         await all_ready(service)
         assert await six_are_even(service)
 
@@ -106,7 +130,7 @@ def connections(worker: psutil.Process) -> int:
 
 async def test_a_killed_worker_is_replaced_and_its_counts_stay(tmp_path: Path) -> None:
     write_model(tmp_path)
-    async with running(tmp_path, "--workers", "2") as service, asyncio.timeout(TIMEOUT_S):
+    async with running(tmp_path, workers=2) as service, asyncio.timeout(TIMEOUT_S):
         await all_ready(service)
         await asyncio.gather(*(predict(service.url, 5) for _ in range(4)))
         async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
@@ -135,7 +159,7 @@ async def test_a_drain_under_load_loses_nothing(tmp_path: Path) -> None:
                 except httpx.ConnectError:  # the listener has closed: nothing was sent
                     return
 
-    async with running(tmp_path, "--workers", "2", "--shutdown-delay-s", "0.3") as service:
+    async with running(tmp_path, "--shutdown-delay-s", "0.3", workers=2) as service:
         async with asyncio.timeout(TIMEOUT_S):
             clients = [asyncio.create_task(client(service.url)) for _ in range(8)]
             while len(answers) < 50:  # noqa: ASYNC110 - a list has no event
@@ -148,7 +172,7 @@ async def test_a_drain_under_load_loses_nothing(tmp_path: Path) -> None:
 
 async def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     write_model(tmp_path)
-    async with running(tmp_path, "--workers", "2") as service:
+    async with running(tmp_path, workers=2) as service:
         members = workers(service)
         service.process.kill()
         await service.process.wait()
@@ -158,7 +182,7 @@ async def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 def test_a_broken_model_ends_with_one_line(tmp_path: Path) -> None:
     write_model(tmp_path, fault="truncated")
-    result = run("--port", "0", "--repository", str(tmp_path), "--workers", "2")
+    result = run("--port", "0", "--repository", str(tmp_path), workers=2)
     assert result.returncode == 1
     assert re.match(r"foldserve: .*model\.onnx", result.stderr.splitlines()[-1])
     assert "Traceback" not in result.stderr

@@ -28,7 +28,10 @@ TIMEOUT_S = 30.0
 IMAGE = png(TinyModel.make().image(1))
 
 
-def command(*flags: str, program: str = "service") -> list[str]:
+def command(*flags: str, program: str = "service", workers: int | None = 1) -> list[str]:
+    """Of a service with so many workers; None: as many as it thinks right."""
+    if workers is not None:
+        flags = ("--workers", str(workers), *flags)
     return [sys.executable, "-m", program, "--host", "127.0.0.1", "--threads", "1", *flags]
 
 
@@ -47,11 +50,11 @@ class Service:
 
 @asynccontextmanager
 async def started(
-    repository: Path, *flags: str, program: str = "service", **environment: str
+    repository: Path, *flags: str, program: str = "service", workers: int | None = 1, **environment: str
 ) -> AsyncIterator[Service]:
     """A process that listens."""
     process = await asyncio.create_subprocess_exec(
-        *command("--port", "0", "--repository", str(repository), *flags, program=program),
+        *command("--port", "0", "--repository", str(repository), *flags, program=program, workers=workers),
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
     )
@@ -70,10 +73,10 @@ async def started(
 
 @asynccontextmanager
 async def running(
-    repository: Path, *flags: str, program: str = "service", **environment: str
+    repository: Path, *flags: str, program: str = "service", workers: int | None = 1, **environment: str
 ) -> AsyncIterator[Service]:
     """A process that is ready."""
-    async with started(repository, *flags, program=program, **environment) as service:
+    async with started(repository, *flags, program=program, workers=workers, **environment) as service:
         async with (
             asyncio.timeout(TIMEOUT_S),
             httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client,
@@ -83,9 +86,9 @@ async def running(
         yield service
 
 
-def run(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*flags: str, workers: int = 1, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - our own program
-        command(*flags),
+        command(*flags, workers=workers),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
