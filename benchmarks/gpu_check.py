@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 
 from service.artifact import INPUT_NAME
 from service.engine import Engine, EngineOptions, Provider
-from service.engine.providers import NAMES, Kind, chain, has_driver
+from service.engine.providers import NAMES, Kind, chain
 from service.errors import FoldserveError
+from service.hardware import has_driver
 
 INSTANCES = 64
 BATCH_SIZES = (1, 8, 32, 64)

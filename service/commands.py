@@ -1,4 +1,7 @@
-"""Commands beside serving: documents written by the code they describe; keys, tuning, a check-up, routing."""
+"""Commands beside serving: documents written by the code they describe; keys, tuning, a check-up, routing.
+
+Each loads what it needs when it runs: a process that serves would carry it all along.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,15 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import orjson
 
-from service.access import Scope, make_key
-from service.app import Application
-from service.app.wiring import repository_options
 from service.errors import InvalidConfiguration
-from service.metrics import metrics_reference
-from service.repository import PLAN_NAME, Workbench, parse_plan
 from service.settings import Settings, load_settings, settings_reference
+
+if TYPE_CHECKING:
+    from service.repository import Workbench
 
 _JSON_FLAG: Final = "--json"
 # Its arguments → what it prints, or the exit status of one that has printed for itself.
@@ -27,8 +28,17 @@ _NONE: Final = "none"
 
 def openapi_document() -> str:
     """``docs/openapi.json``: the whole HTTP interface."""
+    from service.app import Application
+
     document = Application(Settings.model_construct()).framework.openapi()
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def metrics_document() -> str:
+    """``docs/metrics.md``: every metric family."""
+    from service.metrics import metrics_reference
+
+    return metrics_reference()
 
 
 def new_key(arguments: Sequence[str]) -> str:
@@ -40,6 +50,8 @@ def new_key(arguments: Sequence[str]) -> str:
     Raises:
         InvalidConfiguration: No name, or a scope that there is not.
     """
+    from service.access import Scope, make_key
+
     if not arguments:
         raise InvalidConfiguration("usage: python -m service key NAME [SCOPE …]")
     name, *scopes = arguments
@@ -52,7 +64,7 @@ def new_key(arguments: Sequence[str]) -> str:
 
 def tune(arguments: Sequence[str]) -> str:
     """Which settings hold a latency objective at the highest throughput; see `service.tuning`."""
-    from service import tuning  # nothing of it is loaded into a process that serves
+    from service import tuning
 
     return tuning.tune(arguments)
 
@@ -66,7 +78,7 @@ def check_up(arguments: Sequence[str]) -> int:
     Returns:
         The exit status: 1 if there is a problem.
     """
-    from service.doctor import examine, report  # serving does not need it
+    from service.doctor import examine, report
 
     flags = [argument for argument in arguments if argument != _JSON_FLAG]
     return report(examine(flags), sys.stdout, as_json=_JSON_FLAG in arguments)
@@ -100,6 +112,8 @@ def route(arguments: Sequence[str]) -> str:
         ModelRejected: A version would not serve.
         Forbidden: The repository cannot be written.
     """
+    from service.repository import PLAN_NAME, parse_plan
+
     parser = _operating("route", "Say which versions of a model answer what; `none` takes it back.")
     parser.add_argument("--alias", metavar="ALIAS=VERSION", action="append", default=[], type=_pair)
     parser.add_argument(
@@ -133,6 +147,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _workbench(name: str, flags: Sequence[str]) -> Workbench:
+    from service.app.wiring import repository_options
+    from service.repository import Workbench
+
     return Workbench(repository_options(load_settings(flags)), name)
 
 
@@ -140,7 +157,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
         "openapi": lambda _: openapi_document(),
         "settings": lambda _: settings_reference(),
-        "metrics": lambda _: metrics_reference(),
+        "metrics": lambda _: metrics_document(),
         "key": new_key,
         "tune": tune,
         "doctor": check_up,

@@ -105,9 +105,9 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="Processes that share the port. Each has its own event loop, session and queue, and its "
-        "share of the threads; queue sizes and rates are per worker. Unset: one for each CPU, up to 8, where "
-        "every model is so small that one thread runs it best, for then most of the work is HTTP; else 1 "
-        "with all threads. On a GPU only 1.",
+        "share of the threads; queue sizes and rates are per worker. Unset: one for each CPU, up to 8 and as "
+        "far as 256 MiB each go, where every model is so small that one thread runs it best, for then most "
+        "of the work is HTTP; else 1 with all threads. On a GPU only 1.",
     )
     max_batch_size: int = Field(
         default=64,

@@ -10,8 +10,9 @@ from service.api.protocol.infer import InferEndpoint
 from service.api.protocol.tensorflow import TensorFlowEndpoint
 from service.app.lean import LeanRoute
 from service.artifact import Precision
-from service.engine import EngineOptions, Provider, available_cpus
+from service.engine import EngineOptions, Provider
 from service.errors import InvalidConfiguration
+from service.hardware import available_cpus
 from service.images import DecodeLimits
 from service.metrics import Metrics
 from service.repository import RepositoryOptions

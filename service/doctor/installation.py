@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from service.doctor.finding import Finding, ok, problem, warning
-from service.engine import Kind, Provider, has_driver, has_int8_instructions, missing_part
+from service.engine import Kind, Provider, missing_part
+from service.hardware import has_driver, has_int8_instructions
 from service.settings import Settings
 
 # What serving imports, beside ONNX Runtime. That they can be imported is shown by this running at all.

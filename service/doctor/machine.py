@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from service.doctor.finding import Finding, ok, problem, warning
-from service.engine import available_cpus, available_memory_bytes
 from service.errors import InvalidConfiguration
-from service.server import bind, tls_context
+from service.hardware import available_cpus, available_memory_bytes
+from service.server import bind, most_workers, tls_context
 from service.settings import Settings
 
 _MIB: Final = 1024 * 1024
@@ -35,7 +35,7 @@ def examine_machine(settings: Settings) -> Iterator[Finding]:
 def _threads(settings: Settings) -> Finding:
     cpus, of_all = available_cpus(), os.cpu_count()
     found = f"{cpus} of {of_all} CPUs are this process's, by affinity and cgroup quota"
-    wanted = settings.workers * (settings.threads or 1)
+    wanted = (settings.workers or 1) * (settings.threads or 1)
     if wanted > cpus:
         remedy = "lower workers or threads, or give it more CPUs; more threads than CPUs only take turns"
         threads = "threads" if settings.threads else "workers"
@@ -45,7 +45,7 @@ def _threads(settings: Settings) -> Finding:
 
 def _memory(settings: Settings) -> Finding:
     decoding = settings.max_pixels * _BYTES_A_PIXEL * available_cpus()
-    most = settings.workers * (_BASE_BYTES + settings.max_bytes_in_flight) + decoding
+    most = (settings.workers or most_workers()) * (_BASE_BYTES + settings.max_bytes_in_flight) + decoding
     limit = available_memory_bytes()
     if limit is None:
         return ok("memory", f"at most {most // _MIB} MiB are needed, the models aside")

@@ -13,8 +13,7 @@ The one place that touches onnxruntime: its exceptions do not leave it.
 
 from service.engine.contract import verified_digest
 from service.engine.engine import Engine, SelfTestResult
-from service.engine.hardware import available_cpus, available_memory_bytes, has_int8_instructions
-from service.engine.providers import Kind, Provider, has_driver, missing_part
+from service.engine.providers import Kind, Provider, missing_part
 from service.engine.sessions import EngineOptions
 
 __all__ = [
@@ -23,10 +22,6 @@ __all__ = [
     "Kind",
     "Provider",
     "SelfTestResult",
-    "available_cpus",
-    "available_memory_bytes",
-    "has_driver",
-    "has_int8_instructions",
     "missing_part",
     "verified_digest",
 ]

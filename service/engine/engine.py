@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from service.artifact import INPUT_NAME, ModelMetadata, Task, parse_metadata
 from service.engine.contract import OUTPUTS, check_contract, identity, verified_digest
 from service.engine.faults import needs_new_process
-from service.engine.hardware import available_cpus, give_back_freed_memory
 from service.engine.sessions import EngineOptions, OpenSession, open_session, shrink
 from service.errors import (
     EngineLost,
@@ -22,6 +21,7 @@ from service.errors import (
     RequestError,
     SelfTestFailed,
 )
+from service.hardware import available_cpus, give_back_freed_memory
 from service.images import decode
 
 # Softmax and sigmoid in the graph against the same in float64; half precision inside stays below it.

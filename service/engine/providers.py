@@ -23,6 +23,8 @@ from typing import Final, Literal, TypeAlias
 
 import onnxruntime
 
+from service.hardware import DRIVER, has_driver, load_fault
+
 Kind: TypeAlias = Literal["cpu", "cuda", "tensorrt"]
 ProviderOptions: TypeAlias = dict[str, str]
 
@@ -68,18 +70,13 @@ def chain(kind: Kind) -> list[tuple[str, ProviderOptions]]:
     return [cuda, cpu] if kind == "cuda" else [(NAMES["tensorrt"], {}), cuda, cpu]
 
 
-def has_driver() -> bool:
-    """Whether an NVIDIA driver is installed."""
-    return _load_fault("libcuda.so.1") is None
-
-
 def missing_part(kind: Kind) -> str | None:
     """What this machine lacks for a provider, in one sentence; None: nothing that can be seen yet."""
     if kind == "cpu":
         return None
     if NAMES[kind] not in onnxruntime.get_available_providers():
         return f"this onnxruntime was built without {NAMES[kind]}; install onnxruntime-gpu"
-    driver_fault = _load_fault("libcuda.so.1")
+    driver_fault = load_fault(DRIVER)
     if driver_fault is not None:
         return f"no NVIDIA driver ({driver_fault})"
     return _library_fault(kind)
@@ -94,15 +91,7 @@ def _library_fault(kind: Kind) -> str | None:
         ("libonnxruntime_providers_shared.so", ctypes.RTLD_GLOBAL),
         (f"libonnxruntime_providers_{kind}.so", ctypes.DEFAULT_MODE),
     ):
-        fault = _load_fault(str(folder / library), mode)
+        fault = load_fault(str(folder / library), mode)
         if fault is not None:
             return f"{library} cannot be loaded: {fault}; install onnxruntime-gpu[cuda,cudnn]"
-    return None
-
-
-def _load_fault(library: str, mode: int = ctypes.DEFAULT_MODE) -> str | None:
-    try:
-        ctypes.CDLL(library, mode=mode)
-    except OSError as error:
-        return str(error)
     return None

@@ -12,8 +12,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from service.engine.providers import NAMES, Kind, Provider, chain, has_driver, missing_part
+from service.engine.providers import NAMES, Kind, Provider, chain, missing_part
 from service.errors import InvalidFile, LoadFailed, ModelRejected, ProviderUnavailable
+from service.hardware import has_driver
 
 logger = logging.getLogger(__name__)
 

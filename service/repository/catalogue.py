@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from service.artifact import MODEL_NAME_PATTERN, VERSION_PATTERN, Precision, sidecar_path
-from service.engine import has_int8_instructions, verified_digest
+from service.engine import verified_digest
 from service.errors import InvalidConfiguration, InvalidFile, InvalidPlan
+from service.hardware import has_int8_instructions
 from service.repository.options import RepositoryOptions
 from service.repository.plan import PLAN_NAME, Plan, read_plan
 

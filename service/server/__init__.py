@@ -20,17 +20,15 @@ import logging
 import uvloop
 
 from service.server import fleet
-from service.server.connection import Connection, ConnectionLimits
-from service.server.fleet import Fleet
+from service.server.fleet import most_workers
 from service.server.listener import bind, limit_unread_answers, raise_descriptor_limit
 from service.server.memory import keep_level
-from service.server.process import Server, serve_alone
 from service.server.rpc import hold_port
 from service.server.signals import hold_signals
 from service.server.tls import tls_context
 from service.settings import Settings
 
-__all__ = ["Connection", "ConnectionLimits", "Fleet", "Server", "bind", "serve", "tls_context"]
+__all__ = ["bind", "most_workers", "serve", "tls_context"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,4 +58,6 @@ def serve(settings: Settings) -> None:
             if fleet.suits(settings):
                 runner.run(fleet.serve_with_workers(settings, listener))
             else:
+                from service.server.process import serve_alone  # a parent of workers does without
+
                 runner.run(serve_alone(settings, listener))

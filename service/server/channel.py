@@ -18,6 +18,9 @@ import orjson
 
 Message: TypeAlias = dict[str, Any]
 
+# How often a worker says that its event loop turns.
+HEARTBEAT_S: Final = 1.0
+
 # A snapshot of the metrics is the largest message there is, at about 100 bytes a series.
 _MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _HANDED: Final = b"+"

@@ -14,7 +14,8 @@
     SIGTERM            all drain: the parent's listener stays open for shutdown_delay_s, then closes;
                        each worker finishes what it has
 
-Every promise of the batcher holds for each worker. The parent runs no model and reads no request.
+Every promise of the batcher holds for each worker. The parent runs no model and reads no request, and
+loads nothing of what does.
 """
 
 from __future__ import annotations
@@ -33,13 +34,12 @@ from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Final
 
-from service.engine import Provider, available_cpus
 from service.errors import FoldserveError, InvalidConfiguration
+from service.hardware import available_cpus, available_memory_bytes, has_driver
 from service.metrics import Snapshot, lasting, missing_workers, total
-from service.server.channel import Link, count_ends, hand_over
+from service.server.channel import HEARTBEAT_S, Link, count_ends, hand_over
 from service.server.listener import admit_no_more
 from service.server.signals import SIGNALS, release_signals
-from service.server.worker import HEARTBEAT_S, run_worker
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ _MAX_RESTART_S: Final = 30.0
 _STEADY_S: Final = 300.0
 # Unless more are asked for: each takes as much memory as a service by itself.
 _MOST_WORKERS: Final = 8
+_WORKER_BYTES: Final = 256 * 1024 * 1024
 _SNAPSHOT_TIMEOUT_S: Final = 1.0
 _LAST_CALL_S: Final = 0.05
 # Beyond the grace, for a worker to end by itself.
@@ -98,7 +99,7 @@ class Member:
         self._looks: dict[int, asyncio.Future[list[str]]] = {}
         with handover, link, _blocked_signals():
             self.process: BaseProcess = _context.Process(
-                target=run_worker, args=(settings, handover, link), daemon=True
+                target=_run_worker, args=(settings, handover, link), daemon=True
             )
             self.process.start()
 
@@ -193,6 +194,13 @@ class Member:
         self.connections -= count_ends(self._handover)
 
 
+def _run_worker(settings: Settings, handover: socket.socket, link: socket.socket) -> None:
+    """In the worker's process: only there is what runs a model loaded."""
+    from service.server.worker import run_worker
+
+    run_worker(settings, handover, link)
+
+
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
     """What is started here never sees them: Ctrl-C reaches a whole group, but the parent decides."""
@@ -262,7 +270,7 @@ class Fleet:
     def greet(self, member: Member) -> None:
         """Tell a worker that the service is complete, or all of them that it has just become so."""
         if member.is_ready and self._settings.workers is None:
-            self._grow(min(available_cpus(), _MOST_WORKERS) if member.is_single_threaded else 1)
+            self._grow(most_workers() if member.is_single_threaded else 1)
         if self.is_complete:
             member.send("complete", workers=self._size)
         elif sum(each.is_ready for each in self._members) == self._size:
@@ -434,8 +442,15 @@ class Fleet:
 def suits(settings: Settings) -> bool:
     """Whether several workers are asked for, or may turn out to be best."""
     if settings.workers is None:
-        return available_cpus() > 1 and Provider(settings.execution_provider).kind == "cpu"
+        return most_workers() > 1 and _kind(settings) == "cpu"
     return settings.workers > 1
+
+
+def most_workers() -> int:
+    """How many are started where nobody says how many: one for each CPU, as far as the memory goes."""
+    memory = available_memory_bytes()
+    affordable = _MOST_WORKERS if memory is None else memory // _WORKER_BYTES
+    return max(1, min(available_cpus(), _MOST_WORKERS, affordable))
 
 
 def refuse_gpu(settings: Settings) -> None:
@@ -445,9 +460,18 @@ def refuse_gpu(settings: Settings) -> None:
         InvalidConfiguration: Several workers, and inference on a GPU: each would hold its own copy of
             every model there, and batches would be smaller for nothing.
     """
-    kind = Provider(settings.execution_provider).kind
+    kind = _kind(settings)
     if kind != "cpu":
         raise InvalidConfiguration(f"workers={settings.workers} with inference on {kind}: set workers to 1")
+
+
+def _kind(settings: Settings) -> str:
+    """What inference runs on."""
+    if settings.execution_provider == "cpu" or (settings.execution_provider == "auto" and not has_driver()):
+        return "cpu"
+    from service.engine import Provider  # loads ONNX Runtime
+
+    return Provider(settings.execution_provider).kind
 
 
 async def serve_with_workers(settings: Settings, listener: socket.socket) -> None:

@@ -15,13 +15,13 @@ import socket
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from service.app import Application
 from service.errors import InvalidConfiguration
 from service.server.listener import bound
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.api.rpc.server import RpcServer
+    from service.app import Application
 
 
 def hold_port(settings: Settings) -> tuple[Settings, AbstractContextManager[object]]:

@@ -24,8 +24,6 @@ from service.server.memory import keep_level
 from service.server.process import Server
 from service.settings import Settings
 
-# How often a worker says that its event loop turns.
-HEARTBEAT_S: Final = 1.0
 # uvicorn's ticks between two heartbeats.
 _TICKS_A_BEAT: Final = 10
 # The parent gives the others half of this to say what they count.

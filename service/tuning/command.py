@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from service.artifact import Precision
-from service.engine import EngineOptions, Provider, available_cpus, has_int8_instructions
+from service.engine import EngineOptions, Provider
 from service.errors import FoldserveError
+from service.hardware import available_cpus, has_int8_instructions
 from service.images import DecodeLimits
 from service.settings import Settings, load_settings
 from service.tuning import candidates

@@ -16,14 +16,12 @@ from service.engine import (
     Engine,
     EngineOptions,
     Provider,
-    available_cpus,
-    available_memory_bytes,
-    has_int8_instructions,
     sessions,
 )
 from service.engine.faults import POISONING_CUDA_ERRORS, needs_new_process
-from service.engine.providers import NAMES, chain, has_driver, missing_part
+from service.engine.providers import NAMES, chain, missing_part
 from service.errors import EngineLost, InferenceFailed, InvalidFile, LoadFailed, ProviderUnavailable
+from service.hardware import available_cpus, available_memory_bytes, has_driver, has_int8_instructions
 from service.repository import warm_up
 from tests.model_files import TinyModel, write_model
 

@@ -13,7 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from service.engine import available_cpus
+from service.hardware import available_cpus
+from service.server import fleet, most_workers
 from tests.model_files import TinyModel, png, write_model
 from tests.service.test_process import TIMEOUT_S, Service, run, running
 
@@ -186,3 +187,15 @@ def test_a_broken_model_ends_with_one_line(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert re.match(r"foldserve: .*model\.onnx", result.stderr.splitlines()[-1])
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("cpus", "mebibytes", "workers"),
+    [(1, None, 1), (2, None, 2), (64, None, 8), (8, 1024, 4), (8, 100, 1)],
+)
+def test_workers_are_as_many_as_cpus_as_far_as_the_memory_goes(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, mebibytes: int | None, workers: int
+) -> None:
+    monkeypatch.setattr(fleet, "available_cpus", lambda: cpus)
+    monkeypatch.setattr(fleet, "available_memory_bytes", lambda: mebibytes and mebibytes * 2**20)
+    assert most_workers() == workers

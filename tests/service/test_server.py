@@ -15,8 +15,8 @@ import pytest
 from service.app import Application
 from service.batcher import Batcher
 from service.errors import InvalidConfiguration, Reason
-from service.server import Server, bind
-from service.server.listener import raise_descriptor_limit
+from service.server.listener import bind, raise_descriptor_limit
+from service.server.process import Server
 from service.settings import Settings
 from tests.model_files import write_model
 from tests.service.api.gate import Gate, GatedRepository

@@ -27,7 +27,8 @@ from service.app import Application
 from service.engine import Engine, EngineOptions
 from service.logs import configure_logging
 from service.repository import BuiltModel, Repository
-from service.server import Server, bind
+from service.server import bind
+from service.server.process import Server
 from service.settings import Settings, load_settings
 
 ORDERS: Final = "ORDERS"

@@ -210,7 +210,7 @@ async def test_a_clock_that_jumps_moves_no_deadline(tmp_path: Path) -> None:
     limits = ("--rate-limit-per-minute", "100000", "--keep-alive-timeout-s", "60")
     async with (
         asyncio.timeout(TIMEOUT_S),
-        running(tmp_path / "models", *limits, **environment) as service,
+        running(tmp_path / "models", *limits, workers=1, **environment) as service,
         httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client,
     ):
         for jump, years in (("+1y", 1), ("-1y", -1), ("+0", 0)):

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: CPUs by affinity and quota, memory, and instructions.
+"""What this process may use of the machine: CPUs by affinity and quota, memory, instructions, a GPU's driver.
 
 ONNX Runtime respects the affinity mask but not a cgroup's CPU quota; with more threads than the quota
 pays for, all of them are stopped together for the rest of each period, in the middle of a batch.
@@ -11,7 +11,10 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+# Of the NVIDIA driver, as every CUDA program loads it.
+DRIVER: Final = "libcuda.so.1"
 
 # A cgroup's folder → what it allows; None: no limit.
 _LimitReader: TypeAlias = Callable[[Path], float | None]
@@ -51,6 +54,20 @@ def has_int8_instructions(root: Path = Path("/")) -> bool:
         if line.startswith(("flags", "Features")):
             return not _INT8_FLAGS.isdisjoint(line.split())
     return False
+
+
+def has_driver() -> bool:
+    """Whether an NVIDIA driver is installed."""
+    return load_fault(DRIVER) is None
+
+
+def load_fault(library: str, mode: int = ctypes.DEFAULT_MODE) -> str | None:
+    """Why a shared library cannot be loaded; None: it is, from now on."""
+    try:
+        ctypes.CDLL(library, mode=mode)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _quotas(root: Path) -> Iterator[float]:
