@@ -154,6 +154,13 @@ FUZZ_SECONDS ?= 12
 fuzz: $(FUZZ) ## Search for bytes that break decoding, forms, tensors or metadata (FUZZ_SECONDS=12 a target)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
+# Random requests for each route.
+EXAMPLES ?= 200
+
+.PHONY: contract
+contract: $(EVERYTHING) ## Random requests for every route of docs/openapi.json, and every answer held to it (EXAMPLES=200)
+	CONTRACT_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/service/test_contract.py $(ARGS)
+
 .PHONY: audit
 audit: $(AUDIT) ## Known weaknesses of the pinned dependencies; asks a public database, so it needs the network
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip $(ARGS)

@@ -127,7 +127,7 @@ def route(arguments: Sequence[str]) -> str:
     plan["aliases"] = {alias: version for alias, version in plan["aliases"].items() if version != _NONE}
     if given.canary is not None:
         version, weight = given.canary
-        plan["canary"] = None if version == _NONE else {"version": version, "weight": weight}
+        plan["canary"] = None if version == _NONE else {"version": version, "weight": _share(weight)}
     if given.shadow is not None:
         plan["shadow"] = None if given.shadow == _NONE else given.shadow
     return workbench.write(parse_plan(orjson.dumps(plan), PLAN_NAME)) + "\n"
@@ -144,6 +144,14 @@ def _operating(command: str, description: str) -> argparse.ArgumentParser:
 def _pair(text: str) -> tuple[str, str]:
     first, _, second = text.partition("=")
     return first, second
+
+
+def _share(text: str) -> float | str:
+    """The number; a text that is none stays one, and the plan says what is wrong with it."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _workbench(name: str, flags: Sequence[str]) -> Workbench:

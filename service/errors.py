@@ -96,8 +96,9 @@ class RequestError(FoldserveError):
     reason: ClassVar[Reason]
 
     def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        # What a client sent may hold half a character, which neither an answer nor the log can.
+        self.detail = detail.encode(errors="backslashreplace").decode()
+        super().__init__(self.detail)
 
 
 class MalformedBody(RequestError):

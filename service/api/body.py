@@ -11,9 +11,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 
 from service.api.exchange import Exchange
+from service.api.numerals import whole_number
 from service.errors import BodyTooLarge, MalformedBody, Overloaded, SlowClient
 
 # Bodies come and go with their requests; a second later there may be room.
@@ -68,10 +70,9 @@ class BodyReader:
 
     def _announced(self, exchange: Exchange) -> int:
         """Content-Length; 0 where there is none."""
-        announced = exchange.headers.get(b"content-length", b"0")
-        if not announced.isdigit():
-            raise MalformedBody("Content-Length is not a number")
-        size = int(announced)
+        size = whole_number(exchange.headers.get(b"content-length", b"0"), 0, sys.maxsize)
+        if size is None:
+            raise MalformedBody("Content-Length is no number of bytes")
         if size > self._limits.max_bytes:
             raise BodyTooLarge(f"a body of {size} bytes exceeds the limit of {self._limits.max_bytes}")
         return size

@@ -6,7 +6,7 @@ copy that a test compares.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -21,7 +21,10 @@ Mode: TypeAlias = Literal["validation", "serialization"]
 # JSON, whose shape only OpenAPI's own schema describes.
 Json: TypeAlias = dict[str, Any]
 
+# FastAPI's own words for what `InvalidParameter` says here.
+_VALIDATION_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
 _REF: Final = "#/components/schemas/{model}"
+_SEPARATOR: Final = ". "
 _BINARY: Final[Json] = {"schema": {"type": "string", "format": "binary"}}
 
 # Every reason that a hot route can end with.
@@ -48,17 +51,34 @@ HOT_REASONS: Final = (
 )
 
 
+# Whatever is asked: of the connection, and of what nobody thought of.
+_EVERYWHERE: Final = (
+    Reason.MALFORMED_BODY,
+    Reason.SLOW_CLIENT,
+    Reason.HEADERS_TOO_LARGE,
+    Reason.INFERENCE_FAILED,
+    Reason.OVERLOADED,
+)
+_OF_KEYS: Final = (Reason.UNAUTHENTICATED, Reason.FORBIDDEN, Reason.RATE_LIMITED)
+_OF_PARAMETERS: Final = (Reason.INVALID_PARAMETER,)
+_OF_BODIES: Final = (Reason.INVALID_PARAMETER, Reason.BODY_TOO_LARGE)
+
+# Method and path of a route → whether a key may be needed.
+NeedsKey: TypeAlias = Callable[[str, str], bool]
+
+
 def problem_responses(*reasons: Reason) -> dict[int | str, Json]:
     """The documented error responses for these reasons, by status."""
-    by_status: dict[int, list[Reason]] = {}
+    by_status: dict[int, list[str]] = {}
     for reason in reasons:
-        by_status.setdefault(STATUSES[reason], []).append(reason)
+        text = f"`{reason.value}`: {problem_title(reason)}"
+        by_status.setdefault(STATUSES[reason], []).append(text)
     return {status: _problem_response(status, by_status[status]) for status in sorted(by_status)}
 
 
-def _problem_response(status: int, reasons: list[Reason]) -> Json:
+def _problem_response(status: int, texts: Sequence[str]) -> Json:
     response: Json = {
-        "description": ". ".join(f"`{reason.value}`: {problem_title(reason)}" for reason in reasons),
+        "description": _SEPARATOR.join(texts),
         "content": {PROBLEM_MEDIA_TYPE.decode(): {"schema": reference(Problem)}},
     }
     if status in (429, 503):
@@ -83,8 +103,9 @@ class Operation:
     models: tuple[tuple[type[BaseModel], Mode], ...]
 
 
-def add_operations(document: Json, operations: Sequence[Operation]) -> Json:
-    """FastAPI's document, with the hot routes before the others, and their schemas."""
+def add_operations(document: Json, operations: Sequence[Operation], needs_key: NeedsKey) -> Json:
+    """FastAPI's document, with the hot routes before the others, their schemas, and all that is refused."""
+    _add_refusals(document, needs_key)
     models = {model: mode for operation in operations for model, mode in operation.models}
     _, definitions = models_json_schema([*models.items(), (Problem, "serialization")], ref_template=_REF)
     schemas = {**document.get("components", {}).get("schemas", {}), **definitions["$defs"]}
@@ -97,6 +118,29 @@ def add_operations(document: Json, operations: Sequence[Operation]) -> Json:
         "paths": paths,
         "components": {**document.get("components", {}), "schemas": dict(sorted(schemas.items()))},
     }
+
+
+def _add_refusals(document: Json, needs_key: NeedsKey) -> None:
+    """Every refusal of FastAPI's routes, in place of the 422 that it believes in and that there is not."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            reasons = [*_EVERYWHERE, *(_OF_KEYS if needs_key(method.upper(), path) else ())]
+            if "requestBody" in operation:
+                reasons += _OF_BODIES
+            elif any(parameter["in"] == "query" for parameter in operation.get("parameters", ())):
+                reasons += _OF_PARAMETERS
+            operation["responses"] = _with_refusals(operation["responses"], reasons)
+    for name in _VALIDATION_SCHEMAS:
+        document.get("components", {}).get("schemas", {}).pop(name, None)
+
+
+def _with_refusals(responses: Json, reasons: Sequence[Reason]) -> Json:
+    merged = {status: each for status, each in responses.items() if status != "422"}
+    for status, response in problem_responses(*reasons).items():
+        own = merged.get(str(status), {"description": ""})["description"].split(_SEPARATOR)
+        texts = dict.fromkeys([*filter(None, own), *response["description"].split(_SEPARATOR)])
+        merged[str(status)] = _problem_response(int(status), [*texts])
+    return dict(sorted(merged.items()))
 
 
 def predict_operation() -> Operation:

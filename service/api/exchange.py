@@ -25,6 +25,7 @@ from typing import Final, Literal, Protocol, TypeAlias, cast
 
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api.numerals import whole_number
 from service.api.problems import problem_response
 from service.errors import Reason, RequestError, SlowClient
 from service.tracing import Trace, parse_traceparent
@@ -202,7 +203,7 @@ class Exchange:
     def _has_short_body(self) -> bool:
         length = self.headers.get(b"content-length", b"")
         is_sent_unasked = b"expect" not in self.headers
-        return is_sent_unasked and length.isdigit() and int(length) <= _SHORT_BODY_BYTES
+        return is_sent_unasked and whole_number(length, 0, _SHORT_BODY_BYTES) is not None
 
     # The request.
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from service.api.body import BodyLimits, BodyReader
 from service.api.exchange import ClientLeft, Exchange, OnLeave
+from service.api.numerals import whole_number
 from service.api.payload import Encoded
 from service.artifact import InputContract
 from service.batcher import Permit, Row
@@ -284,9 +285,10 @@ def parse_timeout_s(given: bytes | None) -> float | None:
     """
     if given is None:
         return None
-    if not given.isdigit() or not 1 <= int(given) <= _MAX_TIMEOUT_MS:
+    timeout_ms = whole_number(given, 1, _MAX_TIMEOUT_MS)
+    if timeout_ms is None:
         raise InvalidParameter(f"X-Request-Timeout-Ms must be a whole number from 1 to {_MAX_TIMEOUT_MS}")
-    return int(given) / 1000
+    return timeout_ms / 1000
 
 
 def refuse_content_coding(exchange: Exchange) -> None:

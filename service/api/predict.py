@@ -24,6 +24,7 @@ import orjson
 
 from service.api.exchange import Exchange
 from service.api.inference import Inference, Outcome, client_timeout_s, observe_stage, refuse_content_coding
+from service.api.numerals import whole_number
 from service.api.payload import parse_payload
 from service.api.problems import instance_problem
 from service.artifact import Task
@@ -168,6 +169,7 @@ def parse_query(query_string: bytes) -> Query:
 def _parse_top_k(text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_TOP_K):
+    top_k = whole_number(text.encode(), 1, _MAX_TOP_K)
+    if top_k is None:
         raise InvalidParameter(f"top_k must be a whole number from 1 to {_MAX_TOP_K}, not '{text}'")
-    return int(text)
+    return top_k

@@ -98,7 +98,7 @@ class Application:
         )
         lean = lean_routes(self.inference, self.metrics)
         self._lean = LeanRoutes(lean)
-        self._framework = Framework(self.journal, routers, lean, self._lifespan)
+        self._framework = Framework(self.journal, self.inference.bodies, routers, lean, self._lifespan)
 
     def __repr__(self) -> str:
         return f"<Application {self.phase}: {self.repository!r}>"

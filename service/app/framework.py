@@ -10,21 +10,24 @@ import orjson
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Lifespan, Scope
+from starlette.types import Lifespan, Message, Scope
 
 from service import __version__
+from service.api.body import BodyReader
 from service.api.documentation import add_operations, predict_operation
-from service.api.exchange import Endpoint, Exchange
+from service.api.exchange import ClientLeft, Endpoint, Exchange
 from service.api.problems import problem_response
 from service.api.protocol.operations import protocol_operations
 from service.app.journal import Journal
 from service.app.lean import METHOD, LeanRoute
+from service.app.scopes import scope_of
 from service.errors import (
     InferenceFailed,
     InvalidParameter,
+    MalformedBody,
     MethodNotAllowed,
     RequestError,
     RouteNotFound,
@@ -39,6 +42,7 @@ class Framework:
 
     Args:
         journal: Told of every refusal.
+        bodies: What reads bodies, within limits.
         routers: What it answers.
         lean: The hot routes. They are answered elsewhere, and mounted here for their 405 and their place
             among the routes.
@@ -51,11 +55,13 @@ class Framework:
     def __init__(
         self,
         journal: Journal,
+        bodies: BodyReader,
         routers: Sequence[APIRouter],
         lean: Sequence[LeanRoute],
         lifespan: Lifespan[FastAPI],
     ) -> None:
         self._journal = journal
+        self._bodies = bodies
         self.app = _Documented(
             title="Foldserve",
             version=__version__,
@@ -77,14 +83,22 @@ class Framework:
         self.app.exception_handler(Exception)(_answer_failure)
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request; an unexpected exception is answered, and raised again."""
+        """Answer one request; an unexpected exception is answered, and raised again.
+
+        Raises:
+            ClientLeft: It left before its body was complete.
+        """
         scope = {**exchange.scope, _EXCHANGE_KEY: exchange}
         if exchange.method == "HEAD":
             scope["method"] = "GET"  # the server leaves the body out
+        body = _Body(exchange, self._bodies)
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.app(scope, body.receive, exchange.send)
         finally:
+            self._bodies.release(exchange)
             exchange.route = _template(scope) or exchange.route
+        if body.left is not None:
+            raise body.left
 
     async def _answer_refusal(self, request: Request, error: RequestError) -> Response:
         exchange: Exchange = request.scope[_EXCHANGE_KEY]
@@ -93,6 +107,8 @@ class Framework:
         return _response(error, exchange)
 
     async def _answer_http_exception(self, request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, ClientDisconnect):
+            return _Unsent()
         allowed = (error.headers or {}).get("Allow")
         if error.status_code == 405 and request.method == "OPTIONS" and allowed is not None:
             return Response(status_code=204, headers={"allow": f"{allowed}, OPTIONS"})
@@ -119,11 +135,49 @@ class _Documented(FastAPI):
 
     @cached_property
     def _document(self) -> dict[str, Any]:
-        return add_operations(super().openapi(), [predict_operation(), *protocol_operations()])
+        operations = [predict_operation(), *protocol_operations()]
+        return add_operations(super().openapi(), operations, _needs_key)
 
     @cached_property
     def _written(self) -> bytes:
         return orjson.dumps(self._document)
+
+
+class _Body:
+    """A request's body as the framework reads it: whole, within the limits, and only if a route wants it.
+
+    Attributes:
+        left: That the client left before it was complete.
+    """
+
+    def __init__(self, exchange: Exchange, bodies: BodyReader) -> None:
+        self._exchange = exchange
+        self._bodies = bodies
+        self._is_given = False
+        self.left: ClientLeft | None = None
+
+    async def receive(self) -> Message:
+        """The body, and later that the client has left.
+
+        Raises:
+            RequestError: Too large, too slow, or no room for it.
+        """
+        if self._is_given:
+            return await self._exchange.receive()
+        self._is_given = True
+        try:
+            body = await self._bodies.read(self._exchange)
+        except ClientLeft as left:
+            self.left = left
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+class _Unsent(Response):
+    """The answer to a client that has left."""
+
+    async def __call__(self, *_: object) -> None:
+        return
 
 
 class _Mounted:
@@ -145,7 +199,15 @@ async def _answer_failure(request: Request, _: Exception) -> Response:
     return _response(unexpected_failure(), request.scope[_EXCHANGE_KEY])
 
 
+def _needs_key(method: str, path: str) -> bool:
+    return scope_of(method, path) is not None
+
+
 def _as_request_error(request: Request, error: HTTPException) -> RequestError:
+    if isinstance(error.__cause__, RequestError):  # while the body was read
+        return error.__cause__
+    if error.status_code == 400:
+        return MalformedBody("the body is no JSON document that can be read")
     if error.status_code == 405:
         return MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}")
     return RouteNotFound(f"there is nothing at {request.url.path}")

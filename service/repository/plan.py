@@ -42,7 +42,7 @@ Alias = Annotated[str, Field(pattern=ALIAS_PATTERN)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Canary(_Frozen):

@@ -148,6 +148,27 @@ async def test_a_slow_body_is_answered_408(serve: Serve) -> None:
         assert answer.headers["connection"] == "close"
 
 
+INDEX = b"POST /v2/repository/index HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{"
+
+
+async def test_a_slow_body_is_answered_408_by_every_route(serve: Serve) -> None:
+    async with serve(body_timeout_ms=50) as served, served.connected() as wire:
+        await wire.send(INDEX)
+        answer = await wire.answer()
+        assert (answer.status, answer.reason) == (408, Reason.SLOW_CLIENT)
+        assert answer.headers["connection"] == "close"
+
+
+async def test_a_client_that_leaves_within_any_body_is_counted_as_one_that_left(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        bodies = served.application.inference.bodies
+        await wire.send(INDEX)
+        await until(lambda: bodies.held_bytes == 20)
+        wire.vanish()
+        await until(lambda: served.application.journal.left == 1)
+        assert (bodies.held_bytes, served.application.journal.answered) == (0, 0)
+
+
 async def test_a_slow_client_does_not_hold_up_the_others(serve: Serve) -> None:
     async with serve() as served, served.connected() as slow, served.connected() as fast:
         await slow.send(request(IMAGE[:10], length=len(IMAGE)))

@@ -20,6 +20,7 @@ from typing import Final, TypeAlias, cast
 import orjson
 
 from service.api.exchange import Header
+from service.api.numerals import whole_number
 from service.api.protocol.tensors import (
     OUTPUT_NAMES,
     InferRequest,
@@ -101,12 +102,13 @@ def _json_data(output: OutputTensor) -> object:
 
 
 def _parse_length(given: bytes, size: int) -> int:
-    if not given.isdigit() or not 0 < int(given) <= size:
+    length = whole_number(given, 1, size)
+    if length is None:
         raise MalformedBody(
             f"Inference-Header-Content-Length must be a number from 1 to the body's {size} bytes, "
             f"not '{given.decode('latin-1')}'"
         )
-    return int(given)
+    return length
 
 
 def _as_object(value: object, what: str) -> _Json:

@@ -66,7 +66,7 @@ class ModelReady(_Document):
 class IndexRequest(BaseModel):
     """What to list."""
 
-    ready: Annotated[bool, Field(description="Only versions that predict.")] = False
+    ready: Annotated[bool, Field(strict=True, description="Only versions that predict.")] = False
 
 
 class LoadRequest(BaseModel):

@@ -85,10 +85,28 @@ def test_every_request_gets_predictions_or_a_problem_of_its_own(
     assert application.metrics.inflight_requests.value == 0
 
 
-async def _post(application: Application, body: bytes, headers: dict[str, str], query: str) -> httpx.Response:
+async def _post(
+    application: Application, body: bytes, headers: dict[str, str], query: str, path: str = "/predict"
+) -> httpx.Response:
     transport = httpx.ASGITransport(application)
     async with (
         asyncio.timeout(10),
         httpx.AsyncClient(transport=transport, base_url="http://service") as client,
     ):
-        return await client.post("/predict", content=body, headers=headers, params=query)
+        return await client.post(path, content=body, headers=headers, params=query)
+
+
+@pytest.mark.parametrize("digits", [19, 4301, 16_000])
+def test_a_number_of_any_length_is_no_more_than_a_wrong_number(
+    loop: asyncio.Runner, application: Application, digits: int
+) -> None:
+    number = "9" * digits
+    for headers, query, path in (
+        ({}, f"top_k={number}", "/predict"),
+        ({}, f"version={number}", "/predict"),
+        ({"x-request-timeout-ms": number}, "", "/predict"),
+        ({"inference-header-content-length": number}, "", "/v2/models/tiny/infer"),
+    ):
+        response = loop.run(_post(application, IMAGE, headers, query, path))
+        assert response.status_code in (400, 404)
+        Problem.model_validate(response.json())
