@@ -99,7 +99,7 @@ loadtest: $(EVERYTHING) ## Drive the service and judge it: USERS=8, or SHAPE=kne
 		--objective '$(OBJECTIVE)' --model '$(MODEL)' $(if $(IMAGES),--pictures '$(IMAGES)') $(ARGS)
 
 .PHONY: bench-folding
-bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-comparison.md (20 minutes; ARGS="--minutes 8" in pieces)
+bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-comparison.md (some minutes; ARGS="--minutes 8" in pieces)
 	$(BIN)/python -m benchmarks.folding --write docs/folding-comparison.md $(ARGS)
 
 .PHONY: bench-folding-speed
