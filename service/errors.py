@@ -43,7 +43,10 @@ statuses are no business of this module: they live in one table at the edge (`se
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# Of what is said of one error, in its answer and in the log.
+_MOST_CHARACTERS: Final = 1000
 
 
 class Reason(StrEnum):
@@ -96,7 +99,9 @@ class RequestError(FoldserveError):
     reason: ClassVar[Reason]
 
     def __init__(self, detail: str) -> None:
-        # What a client sent may hold half a character, which neither an answer nor the log can.
+        # It may quote a client: at any length, and with halves of characters, which no answer can hold.
+        if len(detail) > _MOST_CHARACTERS:
+            detail = detail[:_MOST_CHARACTERS] + "…"
         self.detail = detail.encode(errors="backslashreplace").decode()
         super().__init__(self.detail)
 

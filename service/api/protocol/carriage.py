@@ -28,6 +28,7 @@ from service.api.protocol.tensors import (
     OutputTensor,
     RequestedOutput,
     check_classes,
+    check_distinct,
     check_output,
 )
 from service.errors import InvalidTensor, MalformedBody
@@ -168,13 +169,14 @@ def _input(entry: _Json, binary: memoryview, at: int) -> tuple[InputTensor, int]
     return InputTensor(name, datatype, cast("list[int]", shape), binary[at : at + size]), at + size
 
 
-def _outputs(document: _Json, parameters: _Json) -> list[RequestedOutput]:
+def _outputs(document: _Json, parameters: _Json) -> Sequence[RequestedOutput]:
     """What is wanted; without "outputs", every output there is."""
     is_binary = _flag(parameters, "binary_data_output", default=False)
     wanted = document.get("outputs")
     if wanted is None or wanted == []:
         return [RequestedOutput(name, is_binary=is_binary) for name in OUTPUT_NAMES]
-    return [_output(_as_object(entry, "an output"), is_binary) for entry in _as_list(wanted, '"outputs"')]
+    entries = _as_list(wanted, '"outputs"')
+    return check_distinct([_output(_as_object(entry, "an output"), is_binary) for entry in entries])
 
 
 def _output(entry: _Json, is_binary: bool) -> RequestedOutput:

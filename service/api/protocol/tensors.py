@@ -265,6 +265,17 @@ def check_output(name: str) -> str:
     return name
 
 
+def check_distinct(wanted: Sequence[RequestedOutput]) -> Sequence[RequestedOutput]:
+    """The outputs, if each is wanted once: else a short request could ask for an answer of any length.
+
+    Raises:
+        InvalidTensor: One is wanted twice.
+    """
+    if len(wanted) > len({output.name for output in wanted}):
+        raise InvalidTensor("an output is asked for twice; every output can be had once")
+    return wanted
+
+
 def check_classes(value: object) -> int:
     """The parameter ``classification``.
 

@@ -12,6 +12,7 @@ from service.api.protocol.tensors import (
     OutputTensor,
     RequestedOutput,
     check_classes,
+    check_distinct,
     check_output,
 )
 from service.api.rpc import open_inference_pb2 as pb
@@ -38,7 +39,8 @@ def read_request(message: pb.ModelInferRequest) -> InferRequest:
     return InferRequest(
         id=message.id,
         inputs=inputs,
-        outputs=[_output(wanted) for wanted in message.outputs] or list(map(RequestedOutput, OUTPUT_NAMES)),
+        outputs=check_distinct([_output(wanted) for wanted in message.outputs])
+        or list(map(RequestedOutput, OUTPUT_NAMES)),
         timeout_s=None if timeout is None else check_timeout_s(timeout),
     )
 

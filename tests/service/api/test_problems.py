@@ -10,6 +10,7 @@ import pytest
 from service.api.problems import STATUSES, problem_body, retry_after_s, status_of
 from service.errors import (
     InvalidInstance,
+    InvalidParameter,
     InvalidTensor,
     NotReady,
     Overloaded,
@@ -69,3 +70,9 @@ def test_a_wrong_tensor_alone_has_a_status_of_its_own() -> None:
 )
 def test_retry_after_is_whole_seconds_where_waiting_helps(error: RequestError, seconds: int | None) -> None:
     assert retry_after_s(error) == seconds
+
+
+def test_what_is_said_of_an_error_is_short_and_text_whatever_it_quotes() -> None:
+    error = InvalidParameter("there is no '\ud800" + "x" * 10_000_000 + "'")
+    assert error.detail.startswith("there is no '\\ud800xxx")
+    assert len(problem_body(error, "id")) < 3000

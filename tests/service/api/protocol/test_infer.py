@@ -246,6 +246,12 @@ WRONG_TENSORS: dict[str, tuple[dict[str, Any], str]] = {
         raw_request(ONE, outputs=[{"name": "logits", "parameters": {"classification": 0}}]),
         "'classification' must be a whole number from 1 on, not 0",
     ),
+    "output twice": (
+        raw_request(
+            ONE, outputs=[{"name": "logits"}, {"name": "logits", "parameters": {"classification": 1}}]
+        ),
+        "an output is asked for twice",
+    ),
     "flag": (
         raw_request(ONE, parameters={"binary_data_output": 1}),
         "'binary_data_output' must be true or false",
