@@ -115,8 +115,8 @@ bench-precision: $(EVERYTHING) ## int8 beside float32 in interleaved pairs, on a
 	$(BIN)/python -m benchmarks.precision $(ARGS)
 
 .PHONY: bench
-bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine (ARGS="--rounds 3 --workloads small")
-	$(BIN)/python -m benchmarks.serving $(ARGS)
+bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine, as docs/serving-comparison.md (ARGS="--workloads small")
+	$(BIN)/python -m benchmarks.serving --write docs/serving-comparison.md $(ARGS)
 
 .PHONY: bench-overload
 bench-overload: $(EVERYTHING) ## Three times the capacity, clients on other cores (ARGS="--rounds 5 --model digits")

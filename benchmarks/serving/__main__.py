@@ -31,14 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, plan: rounds.Plan) -> None:
     contenders = _installed(options.contenders)
-    bounds: dict[str, limits.Limits] = {}
-    cells: list[rounds.Cell] = []
     for name in options.workloads:
         workload = workloads.prepare(name, options.folder, options.photos)
-        bounds[name] = limits.measure(workload)
-        cells += rounds.play(plan, workload, contenders, _tell)
-    print(report.write(options.folder, plan, cells, bounds))
-    print(f"table, picture and every figure in {options.folder}")
+        bounds = limits.measure(workload)
+        cells = tuple(rounds.play(plan, workload, contenders, _tell))
+        report.keep(options.folder, name, report.Measured(plan, bounds, cells, report.this_machine()))
+    measured = report.kept(options.folder)
+    print(report.table(measured))
+    print(f"every figure is in {options.folder}")
+    if options.write:
+        report.write(options.write, measured)
 
 
 def _installed(names: Sequence[str]) -> list[Contender]:
@@ -55,12 +57,15 @@ def _tell(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--workloads", nargs="+", choices=workloads.NAMES, default=workloads.NAMES)
+    parser.add_argument("--workloads", nargs="*", choices=workloads.NAMES, default=workloads.NAMES)
     parser.add_argument("--contenders", nargs="+", choices=tuple(CONTENDERS), default=tuple(CONTENDERS))
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32, 64])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5, help="for each cell; whole seconds")
     parser.add_argument("--photos", type=Path, help="folder of real JPEG photographs; default: drawn ones")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="where the page of all workloads measured so far goes"
+    )
     parser.add_argument("--folder", type=Path, default=Path("reports/bench"), help="models and results")
     return parser
 

@@ -1,46 +1,98 @@
-"""The result of a benchmark: one table a workload, one picture, one JSON file."""
+"""What a benchmark keeps, and the page that it makes of it: one table a workload, and one picture.
+
+Each workload is kept in a file of its own, so that they can be measured one at a time.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from benchmarks.serving.comparison import Median, Ratio, medians, ratios
 from benchmarks.serving.limits import Limits
 from benchmarks.serving.rounds import Cell, Plan
+from benchmarks.serving.workloads import NAMES
+
+HEAD: Final = """# The service beside others
+
+Every server has the same model file, the same ONNX Runtime and the same pictures; the others decode with the
+same Pillow. Closed loop, by wrk on the same machine; answers are checked for being right before each
+measurement. Contenders take turns, in a new order each round. A cell is the median of the rounds: images a
+second (p99 in ms), and ×, our rate over theirs in the same round. *CPU-ms* an image and *MB* (shared pages
+counted once) are those of the highest concurrency; *ready* is from the start of the process to its first
+answer. *limit*: decoding by Pillow and inference at its best batch size on all cores, with no service around
+them. `foldserve` has its default settings.
+
+Made by `make bench`{how}.
+"""
 
 
-def write(folder: Path, plan: Plan, cells: Sequence[Cell], limits: Mapping[str, Limits]) -> str:
-    """Writes ``result.json``, ``table.md`` and ``picture.svg`` into the folder and returns the table."""
-    folder.mkdir(parents=True, exist_ok=True)
-    document = {
-        "machine": {
-            "cores": os.cpu_count(),
-            "processor": platform.processor(),
-            "python": platform.python_version(),
-        },
-        "plan": asdict(plan),
-        "limits": {name: asdict(each) | {"images_per_s": each.images_per_s} for name, each in limits.items()},
-        "medians": [asdict(each) for each in medians(cells)],
-        "ratios": [asdict(each) for each in ratios(cells)],
-        "cells": [asdict(cell) for cell in cells],
-    }
-    (folder / "result.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    text = table(cells, limits)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    _draw(medians(cells), limits, folder / "picture.svg")
-    return text
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One workload.
+
+    Attributes:
+        machine: In words.
+    """
+
+    plan: Plan
+    limits: Limits
+    cells: tuple[Cell, ...]
+    machine: str
 
 
-def table(cells: Sequence[Cell], limits: Mapping[str, Limits]) -> str:
+_FILE: Final = TypeAdapter(Measured)
+
+
+def this_machine() -> str:
+    """In words."""
+    return f"{os.cpu_count()} cores of {platform.machine()}, Python {platform.python_version()}"
+
+
+def keep(folder: Path, workload: str, measured: Measured) -> None:
+    """Writes ``results/<workload>.json`` into the folder."""
+    path = _results(folder) / f"{workload}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_FILE.dump_json(measured, indent=2))
+
+
+def kept(folder: Path) -> dict[str, Measured]:
+    """What is kept in the folder, by workload, in their order."""
+    paths = {path.stem: path for path in sorted(_results(folder).glob("*.json"))}
+    names = [*(name for name in NAMES if name in paths), *(name for name in paths if name not in NAMES)]
+    return {name: _FILE.validate_json(paths[name].read_bytes()) for name in names}
+
+
+def write(page: Path, measured: Mapping[str, Measured]) -> None:
+    """Writes the page, and its picture beside it."""
+    picture = page.with_suffix(".svg")
+    _draw(measured, picture)
+    hows = {_how(each) for each in measured.values()}
+    head = HEAD.format(how=hows.pop() if len(hows) == 1 else "")
+    text = f"{head}\n![Images a second by concurrency]({picture.name})\n\n{table(measured)}"
+    page.write_text(text, encoding="utf-8")
+
+
+def table(measured: Mapping[str, Measured]) -> str:
     """Images a second (p99 in ms) by contender and concurrency, as Markdown."""
     return "\n".join(
-        line for workload, limit in limits.items() for line in (*_section(workload, cells, limit), "")
+        line for name, each in measured.items() for line in (*_section(name, each.cells, each.limits), "")
     )
+
+
+def _how(measured: Measured) -> str:
+    plan = measured.plan
+    return f", {plan.rounds} rounds of {plan.seconds:g} s a cell, on {measured.machine}"
+
+
+def _results(folder: Path) -> Path:
+    return folder / "results"
 
 
 def _section(workload: str, cells: Sequence[Cell], limit: Limits) -> Iterable[str]:
@@ -49,7 +101,7 @@ def _section(workload: str, cells: Sequence[Cell], limit: Limits) -> Iterable[st
         (ratio.contender, ratio.concurrency): ratio for ratio in ratios(cells) if ratio.workload == workload
     }
     concurrencies = sorted({row.concurrency for row in rows})
-    yield f"### {workload}"
+    yield f"## {workload}"
     yield ""
     columns = " | ".join(map(str, concurrencies))
     yield f"| images/s (p99 in ms), ours over theirs | {columns} | CPU-ms | MB | ready s |"
@@ -71,18 +123,22 @@ def _shown(row: Median, ratio: Ratio | None) -> str:
     return text if ratio is None else f"{text} ×{ratio.median:.2f}"
 
 
-def _draw(rows: Sequence[Median], limits: Mapping[str, Limits], path: Path) -> None:
-    from matplotlib.figure import Figure  # slow to import; the table does not need it
+def _draw(measured: Mapping[str, Measured], path: Path) -> None:
+    import matplotlib as mpl  # slow to import; the table does not need it
+    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(limits), 4), layout="constrained")
-    for position, (workload, limit) in enumerate(limits.items(), start=1):
-        axes = figure.add_subplot(1, len(limits), position)
-        for contender in dict.fromkeys(row.contender for row in rows if row.workload == workload):
-            own = [row for row in rows if (row.workload, row.contender) == (workload, contender)]
+    figure = Figure(figsize=(4 * len(measured), 3.6), layout="constrained")
+    for position, (workload, each) in enumerate(measured.items(), start=1):
+        axes = figure.add_subplot(1, len(measured), position)
+        rows = medians(each.cells)
+        for contender in dict.fromkeys(row.contender for row in rows):
+            own = [row for row in rows if row.contender == contender]
             axes.plot(
                 [row.concurrency for row in own], [row.images_per_s for row in own], "o-", label=contender
             )
-        axes.axhline(limit.images_per_s, linestyle=":", color="gray", label="decoding + inference")
+        axes.axhline(each.limits.images_per_s, linestyle=":", color="gray", label="decoding + inference")
         axes.set(title=workload, xlabel="concurrency", ylabel="images/s", xscale="log", ylim=(0, None))
         axes.legend(fontsize="x-small")
-    figure.savefig(path)
+    # The same figures make the same file.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "serving"}):
+        figure.savefig(path, metadata={"Date": None})

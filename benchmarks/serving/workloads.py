@@ -2,9 +2,10 @@
 
 ::
 
-    small      article_cnn on scikit-learn's digits, drawn at 28 × 28, PNG
-    resnet18   ResNet-18 at 224 × 224, JPEG photos of about 500 × 375
-    photos     article_cnn at 28 × 28, JPEG photos of 2,400 × 1,600
+    small            article_cnn on scikit-learn's digits, drawn at 28 × 28, PNG
+    resnet18         ResNet-18 at 224 × 224, JPEG photos of about 500 × 375
+    resnet18_int8    the same photos; weights and activations in int8
+    photos           article_cnn at 28 × 28, JPEG photos of 2,400 × 1,600
 
 The networks are trained just enough to have statistics; what is measured is speed. Photos are drawn
 (clouds of noise on every scale compress like a photograph) unless a folder of real ones is given.
@@ -26,8 +27,9 @@ from PIL import Image
 from benchmarks.serving.classifier import Classifier
 from loadtest import pictures
 from loadtest.pictures import Picture
+from service.artifact import Precision
 
-NAMES = ("small", "resnet18", "photos")
+NAMES = ("small", "resnet18", "resnet18_int8", "photos")
 CLASSES = 4
 PHOTOS = 16
 
@@ -55,9 +57,10 @@ def prepare(name: str, folder: Path, photos: Path | None = None) -> Workload:
         photos: Folder of real JPEG photographs for ``resnet18`` and ``photos``; None: drawn ones.
     """
     sent = _pictures(name, photos)
-    model = folder / "models" / name / "1" / "model.onnx"
+    precision = Precision.INT8 if name.endswith("int8") else Precision.FP32
+    model = folder / "models" / name / "1" / precision.file_name
     if not model.exists():
-        _make_model(name, folder, sent)
+        _make_model(name, precision, folder, sent)
     classifier = Classifier(model)
     expected = tuple(int(classifier.classify([picture.data])[0]["index"]) for picture in sent)
     return Workload(name, model, sent, expected)
@@ -85,17 +88,21 @@ def _pictures(name: str, photos: Path | None) -> tuple[Picture, ...]:
         return tuple(Picture(_enlarged(p.data), "image/png", p.label) for p in pictures.digits()[:64])
     if photos is not None:
         return tuple(p for p in pictures.load(photos) if p.media_type == "image/jpeg")
-    width, height = (500, 375) if name == "resnet18" else (2400, 1600)
+    width, height = (500, 375) if _is_resnet(name) else (2400, 1600)
     return tuple(Picture(draw_photo(width, height, seed), "image/jpeg", None) for seed in range(PHOTOS))
 
 
-def _make_model(name: str, folder: Path, sent: Sequence[Picture]) -> None:
-    architecture = "resnet18" if name == "resnet18" else "article_cnn"
+def _is_resnet(name: str) -> bool:
+    return name.startswith("resnet18")
+
+
+def _make_model(name: str, precision: Precision, folder: Path, sent: Sequence[Picture]) -> None:
+    architecture = "resnet18" if _is_resnet(name) else "article_cnn"
     flags = ["--architecture", architecture, "--epochs", "1"]
     if name == "small":
         flags += ["--dataset", "digits", "--input", "1x28x28"]
     else:
-        size = "3x224x224" if name == "resnet18" else "3x28x28"
+        size = "3x224x224" if _is_resnet(name) else "3x28x28"
         flags += [
             "--dataset",
             "imagefolder",
@@ -104,6 +111,8 @@ def _make_model(name: str, folder: Path, sent: Sequence[Picture]) -> None:
             "--input",
             size,
         ]
+    if precision is not Precision.FP32:  # the classes are made up, and so is their accuracy
+        flags += ["--precisions", precision.value, "--max-accuracy-drop", "100"]
     command = [sys.executable, "-m", "model_export", "run", "--name", name]
     command += ["--repository", str(folder / "models"), "--workdir", str(folder / "runs" / name)]
     subprocess.run([*command, *flags], check=True)

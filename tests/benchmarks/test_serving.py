@@ -113,9 +113,15 @@ def test_a_whole_round_ends_in_a_table(workload: Workload, tmp_path: Path) -> No
     assert {cell.contender for cell in cells} == {"foldserve", "constant"}
     assert all(cell.failures == 0 and cell.images_per_s > 0 and cell.cpu_ms > 0 for cell in cells)
     assert len(told) == 2
-    text = report.write(tmp_path, plan, cells, {"tiny": limits.Limits(2, 1e4, {1: 1e4})})
-    assert "| foldserve |" in text
-    assert {path.name for path in tmp_path.iterdir()} == {"result.json", "table.md", "picture.svg"}
+    measured = report.Measured(plan, limits.Limits(2, 1e4, {1: 1e4}), tuple(cells), report.this_machine())
+    report.keep(tmp_path, "tiny", measured)
+    assert report.kept(tmp_path) == {"tiny": measured}
+    page = tmp_path / "page.md"
+    report.write(page, report.kept(tmp_path))
+    assert "| foldserve |" in page.read_text()
+    first = (tmp_path / "page.svg").read_bytes()
+    report.write(page, report.kept(tmp_path))
+    assert (tmp_path / "page.svg").read_bytes() == first
 
 
 def test_drawn_photos_are_seeded_and_as_heavy_as_photographs() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.bodies import Form
+from service.artifact import Precision
 
 _PACKAGE = __name__
 
@@ -63,6 +64,7 @@ def _foldserve(model: Path, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "service", "--port", str(port)),
         *("--repository", str(model.parents[2]), "--models", name, "--log-level", "warning"),
+        *(("--precision", "int8") if model.name == Precision.INT8.file_name else ()),
     ]
 
 
