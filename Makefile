@@ -143,7 +143,7 @@ image: ## Build the container image foldserve:cpu (TARGET=gpu; ARGS="--build-arg
 constraints: $(EVERYTHING) ## Compile the pins in constraints.txt again
 	$(BIN)/pip-compile $(PIP_ARGS) --quiet --upgrade --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--extra export --extra grpc --extra loadtest --extra tracing --extra dev --extra bench --extra audit --extra fuzz --output-file $@.txt pyproject.toml
+		--extra export --extra grpc --extra remote --extra loadtest --extra tracing --extra dev --extra bench --extra audit --extra fuzz --output-file $@.txt pyproject.toml
 	sed -i.old -E 's/^(torch==[0-9.]+)\+.*/\1/; s/^(onnxruntime)-gpu(==[0-9.]+).*/&\n\1\2/' $@.txt
 	rm $@.txt.old
 
@@ -189,11 +189,11 @@ $(RUNTIME): pyproject.toml constraints.txt
 
 $(EVERYTHING): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
-	$(call install,export$(comma)grpc$(comma)loadtest$(comma)tracing$(comma)dev$(GPU_EXTRA))
+	$(call install,export$(comma)grpc$(comma)remote$(comma)loadtest$(comma)tracing$(comma)dev$(GPU_EXTRA))
 
 $(BENCHMARKS): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"
-	$(call install,export$(comma)grpc$(comma)loadtest$(comma)tracing$(comma)dev$(comma)bench$(GPU_EXTRA))
+	$(call install,export$(comma)grpc$(comma)remote$(comma)loadtest$(comma)tracing$(comma)dev$(comma)bench$(GPU_EXTRA))
 
 $(AUDIT): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once; a minute or so) …"

@@ -44,6 +44,7 @@ PROBABILITIES_NAME = "probabilities"
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
 
+SIDECAR_SUFFIX: Final = ".sha256"
 _SIDECAR_LINE = re.compile(r"^(?P<digest>[0-9a-f]{64})  (?P<name>\S+)\n?$")
 
 
@@ -284,7 +285,7 @@ def parse_metadata(props: dict[str, str], source: Path) -> ModelMetadata:
 
 def sidecar_path(model_file: Path) -> Path:
     """The checksum file beside a model file."""
-    return model_file.with_name(model_file.name + ".sha256")
+    return model_file.with_name(model_file.name + SIDECAR_SUFFIX)
 
 
 def format_sidecar(digest: str, model_file: Path) -> str:

@@ -32,7 +32,9 @@
     │   ├── ContractMismatch            contract_mismatch   (metadata and graph disagree)
     │   ├── SelfTestFailed              selftest_failed     (wrong logits for its own instances)
     │   └── LoadFailed                  load_failed         (the runtime refused it)
+    │       └── FetchFailed             load_failed         (a remote repository did not give it)
     ├── ProviderUnavailable             an execution provider that was demanded and is not there
+    ├── RemoteUnavailable               a remote repository that does not answer
     ├── InvalidPlan                     a `serving.json` that is none
     └── InvalidConfiguration            settings that contradict each other or the machine
 
@@ -282,8 +284,16 @@ class LoadFailed(ModelRejected):
     result = ReloadResult.LOAD_FAILED
 
 
+class FetchFailed(LoadFailed):
+    """A remote repository did not give the file now. Not the version's fault: the next look tries again."""
+
+
 class ProviderUnavailable(FoldserveError):
     """An execution provider was demanded and the session did not get it."""
+
+
+class RemoteUnavailable(FoldserveError):
+    """A remote repository cannot be listed, read or written now."""
 
 
 class InvalidConfiguration(FoldserveError):

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -69,10 +71,16 @@ class Settings(BaseSettings):
         description="Port of the Open Inference Protocol over gRPC; 0 takes any free one. Needs the extra "
         "`grpc`. With several workers the kernel deals connections out among them. Unset: no gRPC.",
     )
-    repository: Path = Field(
+    repository: Path | str = Field(
         default=Path("models"),
-        description="Folder with <name>/<version>/model.onnx. The highest version that loads and passes "
-        "its self-test serves.",
+        description="Folder with <name>/<version>/model.onnx, or the address of one: `s3://`, `gs://`, "
+        "`az://`, `https://`; then it needs the extra `remote`, and every version a checksum file. The "
+        "highest version that loads and passes its self-test serves.",
+    )
+    repository_cache: Path = Field(
+        default=Path("models-cache"),
+        description="Folder for what is fetched of a remote repository; of each address in a folder of its "
+        "own. A process that starts while the remote does not answer serves from here: keep it.",
     )
     models: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
@@ -293,6 +301,26 @@ class Settings(BaseSettings):
         description="`true` adds the `nv_inference_*` names of Triton Inference Server to /metrics, for "
         "dashboards made for it.",
     )
+
+    @property
+    def repository_folder(self) -> Path:
+        """The repository on this machine: itself, or where the copy of a remote one lies."""
+        if isinstance(self.repository, Path):
+            return self.repository
+        digest = hashlib.sha256(self.repository.rstrip("/").encode()).hexdigest()
+        return self.repository_cache / digest[:16]
+
+    @field_validator("repository", mode="before")
+    @classmethod
+    def _tell_address_from_folder(cls, value: object) -> object:
+        if not isinstance(value, str) or "://" not in value:
+            return value if isinstance(value, Path) else Path(str(value))
+        if re.fullmatch(r"[a-z0-9]+://[^\s?#@]+", value) is None:
+            raise ValueError(
+                "an address is protocol://place/folder; keys belong into the variables of its protocol, "
+                "as docs/repository.md lists them"
+            )
+        return value
 
     @field_validator("models", "image_formats", mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.documentation import problem_responses
-from service.errors import Reason
+from service.errors import Reason, ReloadResult
 from service.metrics import Snapshot, shadow_figures
 from service.repository import Plan, Repository, VersionState, VersionStatus
 
@@ -38,11 +38,21 @@ class VersionLine(_Document):
     state: VersionState
     reason: str
     roles: tuple[str, ...]
+    refusal: Annotated[
+        ReloadResult | None,
+        Field(description="What kind of fault its files have. Null: they were not refused."),
+    ]
 
     @classmethod
     def of(cls, status: VersionStatus) -> Self:
         """The line of one version's status."""
-        return cls(version=status.version, state=status.state, reason=status.reason, roles=status.roles)
+        return cls(
+            version=status.version,
+            state=status.state,
+            reason=status.reason,
+            roles=status.roles,
+            refusal=status.refusal,
+        )
 
 
 class ModelDocument(_Document):

@@ -59,7 +59,8 @@ def cpu_share(settings: Settings) -> int:
 def repository_options(settings: Settings) -> RepositoryOptions:
     """What of the settings is the repository's business."""
     return RepositoryOptions(
-        root=settings.repository,
+        root=settings.repository_folder,
+        origin=settings.repository if isinstance(settings.repository, str) else None,
         models=settings.models,
         default_model=settings.default_model,
         precision=None if settings.precision == "auto" else Precision(settings.precision),

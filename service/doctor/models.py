@@ -9,9 +9,10 @@ from pathlib import Path
 from service.access import read_keys
 from service.app.wiring import repository_options
 from service.doctor.finding import Finding, ok, problem, warning
-from service.errors import InvalidConfiguration, ModelRejected, ProviderUnavailable
-from service.repository import RepositoryOptions, build, model_names, versions
+from service.errors import InvalidConfiguration, ModelRejected, ProviderUnavailable, RemoteUnavailable
+from service.repository import RepositoryOptions, build, model_names
 from service.repository.catalogue import Catalogue
+from service.repository.remote import open_catalogue
 from service.settings import Settings
 
 
@@ -19,14 +20,18 @@ def examine_models(settings: Settings) -> Iterator[Finding]:
     """The folder, each model that will be served, and the file of keys."""
     options = repository_options(settings)
     try:
-        found = model_names(options.root)
+        catalogue = open_catalogue(options)
+        found = catalogue.names() if options.origin else model_names(options.root)
     except OSError as error:
         yield problem("repository", f"{options.root}: {error.strerror}", _repository_remedy(error))
         return
-    yield _repository(options.root, found)
+    except (InvalidConfiguration, RemoteUnavailable) as error:
+        yield problem("repository", str(error), "look at the address, the keys and the way there")
+        return
+    yield _repository(catalogue.place, options.root, found)
     wanted = list(settings.models) if settings.models is not None else found
     for name in wanted:
-        yield _model(name, options) if name in found else _missing(name, found)
+        yield _model(name, catalogue, options) if name in found else _missing(name, found)
     if settings.api_keys_file is not None:
         yield _keys(settings.api_keys_file)
 
@@ -37,16 +42,16 @@ def _repository_remedy(error: OSError) -> str:
     return "`make model` makes a repository with a model; name another one with --repository"
 
 
-def _repository(root: Path, found: list[str]) -> Finding:
+def _repository(place: str, root: Path, found: list[str]) -> Finding:
     if not found:
-        return problem("repository", f"no model in {root}", "`make model` makes one")
+        return problem("repository", f"no model in {place}", "`make model` makes one")
     if open_to_all := _writable_by_others(root):
         return warning(
             "repository",
             f"{open_to_all} can be written by every user, and what lies there is served",
             f"chmod -R o-w {root}",
         )
-    return ok("repository", f"{root}: {', '.join(found)}")
+    return ok("repository", f"{place}: {', '.join(found)}")
 
 
 def _writable_by_others(root: Path) -> Path | None:
@@ -66,11 +71,10 @@ def _missing(name: str, found: list[str]) -> Finding:
     return problem(f"model {name}", "it is asked for, but it is not in the repository", remedy)
 
 
-def _model(name: str, options: RepositoryOptions) -> Finding:
+def _model(name: str, catalogue: Catalogue, options: RepositoryOptions) -> Finding:
     """The highest version that may serve, and what is wrong with those above it."""
     faults = []
-    catalogue = Catalogue(options)
-    for version in versions(options.root / name, options.root):
+    for version in catalogue.shelf(name).versions:
         try:
             built = build(name, version, catalogue.model_file(name, version), options.engine)
         except (ModelRejected, ProviderUnavailable) as fault:

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from service.metrics.series import CounterFamily, GaugeFamily, HistogramFamily
 
 Stage: TypeAlias = Literal["receive", "decode", "queue", "inference", "serialize"]
+RemoteOperation: TypeAlias = Literal["look", "fetch", "write"]
 TraceResult: TypeAlias = Literal["exported", "failed", "dropped"]
 Family: TypeAlias = CounterFamily | GaugeFamily | HistogramFamily
 
@@ -91,6 +92,11 @@ class Families:
         )
         self.reloads = CounterFamily(
             "foldserve_reloads", "Loads of a model version, by their result.", ("model", "result")
+        )
+        self.remote_failures = CounterFamily(
+            "foldserve_remote_failures",
+            "A remote repository did not answer: to a look, a fetch of a file, or a changed plan.",
+            ("operation",),
         )
         self.selftest_error = GaugeFamily(
             "foldserve_selftest_max_abs_error",

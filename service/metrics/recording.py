@@ -15,7 +15,15 @@ from prometheus_client.registry import Collector
 from service.artifact import ReferenceDistributions
 from service.errors import Reason, ReloadResult
 from service.metrics.drift import Drift
-from service.metrics.families import LAG_INTERVAL_S, MAX_LABELS, OTHER_LABEL, Families, Stage, TraceResult
+from service.metrics.families import (
+    LAG_INTERVAL_S,
+    MAX_LABELS,
+    OTHER_LABEL,
+    Families,
+    RemoteOperation,
+    Stage,
+    TraceResult,
+)
 from service.metrics.gpu import ReadGpus, open_gpus
 from service.metrics.text import render
 
@@ -108,6 +116,10 @@ class Metrics(Families, Collector):
         duration.observe(seconds)
         if trace_id is not None:
             duration.exemplify(seconds, trace_id)
+
+    def remote_failed(self, operation: RemoteOperation) -> None:
+        """A remote repository did not answer."""
+        self.remote_failures.labels(operation).inc()
 
     def trace_counter(self) -> Callable[[TraceResult, int], None]:
         """What counts traces. For any thread, as long as each result has one of its own."""

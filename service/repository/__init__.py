@@ -16,9 +16,9 @@ change, or when somebody asks.
 Which versions are kept loaded: the live one (the highest good one that the plan allows), and those that an
 alias, the canary or the shadow names.
 
-Floors inside: `options`, `plan` (serving.json) ← `catalogue` (what lies on disk) ← `loading` ← `served` ←
-`routing` ← `model` (the state of one model, without I/O) and `shadow` ← `repository`. Beside it `offline`:
-the same changes without a service.
+Floors inside: `options`, `plan` (serving.json) ← `catalogue` (what lies on disk) ← `store` (a folder
+elsewhere) ← `remote` (its copy) ← `loading` ← `served` ← `routing` ← `model` (the state of one model,
+without I/O) and `shadow` ← `repository`. Beside it `offline`: the same changes without a service.
 """
 
 from service.repository.catalogue import model_names, versions

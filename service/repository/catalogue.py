@@ -23,13 +23,13 @@ from service.engine import verified_digest
 from service.errors import InvalidConfiguration, InvalidFile, InvalidPlan
 from service.hardware import has_int8_instructions
 from service.repository.options import RepositoryOptions
-from service.repository.plan import PLAN_NAME, Plan, read_plan
+from service.repository.plan import PLAN_NAME, Plan, read_plan, write_plan
 
 _NAME: Final = re.compile(MODEL_NAME_PATTERN)
 _VERSION: Final = re.compile(VERSION_PATTERN)
 
-# Of the file to be loaded and its checksum file: name, inode, size and time of the last change.
-Fingerprint: TypeAlias = tuple[tuple[str, int, int, int], ...]
+# Of the file to be loaded and its checksum file: name, what changes when it does, and size.
+Fingerprint: TypeAlias = tuple[tuple[str, str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,11 @@ class Catalogue:
         self._options = options
         self._precision = options.precision or _native_precision(options)
 
+    @property
+    def place(self) -> str:
+        """Where the repository is, for messages."""
+        return str(self._options.root)
+
     def names(self) -> list[str]:
         """The models wanted.
 
@@ -72,7 +77,7 @@ class Catalogue:
         for name in self._options.models:
             if name not in found:
                 there = ", ".join(found) or "none"
-                raise InvalidConfiguration(f"no model '{name}' in '{self._options.root}'; there is: {there}")
+                raise InvalidConfiguration(f"no model '{name}' in '{self.place}'; there is: {there}")
         return list(self._options.models)
 
     def shelf(self, name: str) -> Shelf:
@@ -100,6 +105,14 @@ class Catalogue:
         if not _is_inside(folder / PLAN_NAME, self._options.root):
             raise InvalidPlan(f"{folder / PLAN_NAME}: leads out of the repository")
         return read_plan(folder)
+
+    def write_plan(self, name: str, plan: Plan) -> None:
+        """Put a plan into a model's folder.
+
+        Raises:
+            OSError: The file system refused; what was there before still is.
+        """
+        write_plan(self._options.root / name, plan)
 
     def model_file(self, name: str, version: str) -> Path:
         """The file of the wanted precision.
@@ -151,13 +164,23 @@ class Catalogue:
 
 def model_names(root: Path) -> list[str]:
     """The models in a repository, by name: folders that hold a version."""
-    names = filter(_NAME.fullmatch, _folders(root, root))
+    names = filter(is_name, _folders(root, root))
     return sorted(name for name in names if versions(root / name, root))
 
 
 def versions(folder: Path, root: Path) -> list[str]:
     """A model's versions, highest first."""
-    return sorted(filter(_VERSION.fullmatch, _folders(folder, root)), key=int, reverse=True)
+    return sorted(filter(is_version, _folders(folder, root)), key=int, reverse=True)
+
+
+def is_name(text: str) -> bool:
+    """Whether a model may be called so; nothing that leads elsewhere may."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_version(text: str) -> bool:
+    """Whether this is a version: a whole number."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def _folders(parent: Path, root: Path) -> Iterator[str]:
@@ -169,13 +192,13 @@ def _is_inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-def _mark(path: Path) -> tuple[str, int, int, int]:
-    """What changes when somebody replaces or writes the file; zeros where there is none."""
+def _mark(path: Path) -> tuple[str, str, int]:
+    """What changes when somebody replaces or writes the file; an empty mark where there is none."""
     try:
         status = path.stat()
     except OSError:
-        return path.name, 0, 0, 0
-    return path.name, status.st_ino, status.st_size, status.st_mtime_ns
+        return path.name, "", 0
+    return path.name, f"{status.st_ino} {status.st_mtime_ns}", status.st_size
 
 
 def _native_precision(options: RepositoryOptions) -> Precision:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service.errors import ModelRejected
+from service.errors import FetchFailed, ModelRejected, ReloadResult
 from service.repository.catalogue import Fingerprint, Shelf
 from service.repository.plan import CANARY_ALIAS, NO_PLAN, STABLE_ALIAS, Plan
 from service.repository.routing import Routes
@@ -38,6 +38,7 @@ class VersionStatus:
         state: Whether it answers.
         reason: Why not; or, of one that answers, why its newer files do not. Empty: nothing is wrong.
         roles: ``live``, ``canary``, ``shadow`` and the aliases that mean it.
+        refusal: What kind of fault its files have; None: they were not refused.
     """
 
     name: str
@@ -45,6 +46,7 @@ class VersionStatus:
     state: VersionState
     reason: str
     roles: tuple[str, ...]
+    refusal: ReloadResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,10 @@ class Model:
 
     def refuse(self, version: str, fault: ModelRejected) -> None:
         """A version must not serve."""
+        # What could not be fetched is tried again at each look, as if its files changed.
+        fingerprint = () if isinstance(fault, FetchFailed) else self._seen[version]
         # Made anew: the traceback of the first would keep the engine that failed in memory.
-        self.refused[version] = Refusal(self._seen[version], type(fault)(str(fault)))
+        self.refused[version] = Refusal(fingerprint, type(fault)(str(fault)))
         self._unsettled.pop(version, None)
 
     def route(self, live: ServedModel | None) -> list[ServedModel]:
@@ -214,9 +218,14 @@ class Model:
         """Every version that is loaded or lies there, highest first."""
         versions = sorted({*self._seen, *self.loaded}, key=int, reverse=True)
         return [
-            VersionStatus(self.name, version, *self._state(version), self._roles(version))
+            VersionStatus(
+                self.name, version, *self._state(version), self._roles(version), self._refusal(version)
+            )
             for version in versions
         ]
+
+    def _refusal(self, version: str) -> ReloadResult | None:
+        return self.refused[version].fault.result if version in self.refused else None
 
     def _state(self, version: str) -> tuple[VersionState, str]:
         served, refusal = self.loaded.get(version), self.refused.get(version)

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from service.errors import Forbidden, InvalidConfiguration, ModelRejected
-from service.repository.catalogue import Catalogue, Shelf
+from service.repository.catalogue import Shelf
 from service.repository.loading import build
 from service.repository.options import RepositoryOptions
-from service.repository.plan import LATEST, PLAN_NAME, Plan, write_plan
+from service.repository.plan import LATEST, PLAN_NAME, Plan
+from service.repository.remote import open_catalogue
 
 
 class Workbench:
@@ -27,13 +28,14 @@ class Workbench:
 
     Raises:
         InvalidConfiguration: No such model, or a plan that is none.
+        RemoteUnavailable: A remote repository does not answer.
     """
 
     def __init__(self, options: RepositoryOptions, name: str) -> None:
         self._options = replace(options, engine=replace(options.engine, max_batch_size=1))
-        self._catalogue = Catalogue(options)
+        self._catalogue = open_catalogue(options)
         if name not in self._catalogue.names():
-            raise InvalidConfiguration(f"no model '{name}' in '{options.root}'")
+            raise InvalidConfiguration(f"no model '{name}' in '{self._catalogue.place}'")
         self._shelf: Shelf = self._catalogue.shelf(name)
         if self._shelf.plan_fault is not None:
             raise InvalidConfiguration(self._shelf.plan_fault)
@@ -72,7 +74,7 @@ class Workbench:
             ModelRejected: It names one that would not serve.
             Forbidden: The repository cannot be written.
         """
-        folder = self._options.root / self._shelf.name
+        folder = f"{self._catalogue.place}/{self._shelf.name}"
         pinned = () if plan.version is None else (plan.version,)
         for version in sorted(plan.named.union(pinned), key=int):
             if version not in self._shelf.versions:
@@ -80,10 +82,10 @@ class Workbench:
                 raise InvalidConfiguration(f"{folder}: no version {version}; there is: {there}")
             self._check(version)
         try:
-            write_plan(folder, plan)
+            self._catalogue.write_plan(self._shelf.name, plan)
         except OSError as error:
             raise Forbidden(f"{folder}: cannot be written: {error.strerror}") from error
-        return f"{folder / PLAN_NAME}: {plan.model_dump_json(exclude_defaults=True)}"
+        return f"{folder}/{PLAN_NAME}: {plan.model_dump_json(exclude_defaults=True)}"
 
     def _good(self) -> Iterator[str]:
         """The versions that would serve, best first."""

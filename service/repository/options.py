@@ -15,7 +15,8 @@ class RepositoryOptions:
     """What to serve, and how.
 
     Attributes:
-        root: The folder with the models.
+        root: The folder with the models; of a remote repository, the copy.
+        origin: Where a remote repository lies; None: ``root`` is the repository.
         models: Names; None: every model in the folder.
         default_model: Answers when a request names none; None: the only model, else ``digits``.
         precision: The file to load of each version; None: what the hardware is made for, where the
@@ -28,6 +29,7 @@ class RepositoryOptions:
     """
 
     root: Path = Path("models")
+    origin: str | None = None
     models: Sequence[str] | None = None
     default_model: str | None = None
     precision: Precision | None = Precision.FP32

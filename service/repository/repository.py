@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from service.engine import EngineOptions
 from service.errors import (
+    FetchFailed,
     Forbidden,
     InferenceFailed,
     InvalidConfiguration,
@@ -24,14 +25,16 @@ from service.errors import (
     NotReady,
     ProviderUnavailable,
     ReloadResult,
+    RemoteUnavailable,
 )
 from service.metrics import Metrics, ShadowMetrics
 from service.repository.aside import aside
-from service.repository.catalogue import Catalogue, Shelf
+from service.repository.catalogue import Shelf
 from service.repository.loading import BuiltModel, build
 from service.repository.model import Model, VersionStatus
 from service.repository.options import RepositoryOptions
-from service.repository.plan import LATEST, STABLE_ALIAS, Plan, write_plan
+from service.repository.plan import LATEST, STABLE_ALIAS, Plan
+from service.repository.remote import open_catalogue
 from service.repository.served import ServedModel, serve
 from service.repository.shadow import Shadow
 
@@ -62,7 +65,7 @@ class Repository:
         self.options = options
         self.spread: Spread = self.look_alone
         self._metrics = metrics
-        self._catalogue = Catalogue(options)
+        self._catalogue = open_catalogue(options)
         self._models: dict[str, Model] = {}
         self._looking = asyncio.Lock()
         self._default = options.default_model or _DEFAULT_NAME
@@ -74,7 +77,7 @@ class Repository:
 
     def __repr__(self) -> str:
         served = ", ".join(f"{model.name}/{model.version}" for model in self.served)
-        return f"<Repository {self.options.root}: {served or 'nothing served'}>"
+        return f"<Repository {self._catalogue.place}: {served or 'nothing served'}>"
 
     # What requests ask.
 
@@ -244,7 +247,7 @@ class Repository:
             try:
                 await self.look()
                 fault = ""
-            except (OSError, InvalidConfiguration) as error:
+            except (OSError, InvalidConfiguration, RemoteUnavailable) as error:
                 if str(error) != fault:
                     logger.error("the repository cannot be looked at; what serves goes on: %s", error)
                 fault = str(error)
@@ -255,7 +258,7 @@ class Repository:
         """Look at a model because somebody asked, in this process; why its newest version is not live."""
         try:
             await self.look(name, is_asked=True)
-        except (OSError, InvalidConfiguration) as error:
+        except (OSError, InvalidConfiguration, RemoteUnavailable) as error:
             return [str(error)]
         model = self._models.get(name)
         fault = None if model is None else model.why_not_newest()
@@ -268,6 +271,7 @@ class Repository:
 
         Raises:
             InvalidConfiguration: No such folder or model, none at all, or a plan that is none.
+            RemoteUnavailable: The remote does not answer, and nothing was ever fetched from it.
             ModelRejected: No version of a wanted model may serve; this is the highest one's reason.
             ProviderUnavailable: The execution provider that was demanded is not there.
         """
@@ -297,9 +301,9 @@ class Repository:
             task.cancel()
 
     async def _wanted_at_start(self) -> list[str]:
-        wanted = await asyncio.to_thread(self._catalogue.names)
+        wanted = await self._names()
         if not wanted:
-            raise InvalidConfiguration(f"no models in '{self.options.root}'; `make model` makes one")
+            raise InvalidConfiguration(f"no models in '{self._catalogue.place}'; `make model` makes one")
         default = self.options.default_model
         if default is not None and default not in wanted:
             raise InvalidConfiguration(f"default_model '{default}' is not among the models to serve")
@@ -392,7 +396,11 @@ class Repository:
         return served
 
     def _refuse(self, model: Model, version: str, fault: ModelRejected, seconds: float) -> None:
-        logger.error("model %s version %s does not serve: %s", model.name, version, fault)
+        known = model.refused.get(version)
+        if known is None or str(known.fault) != str(fault):
+            logger.error("model %s version %s does not serve: %s", model.name, version, fault)
+        if isinstance(fault, FetchFailed):
+            self._metrics.remote_failed("fetch")
         model.refuse(version, fault)
         self._metrics.load_finished(model.name, fault.result, seconds)
 
@@ -470,13 +478,25 @@ class Repository:
             return ModelNotFound(f"name one of the models with `model=`: {there}")
         return ModelNotFound(f"no model '{model}'; there is: {there}")
 
+    async def _names(self) -> list[str]:
+        """The models wanted, after a look at where the repository lies."""
+        try:
+            return await asyncio.to_thread(self._catalogue.names)
+        except RemoteUnavailable:
+            self._metrics.remote_failed("look")
+            raise
+
     async def _wanted(self, name: str | None) -> list[str]:
-        names = await asyncio.to_thread(self._catalogue.names)
+        names = await self._names()
         return names if name is None else [each for each in names if each == name]
 
     async def _plan(self, name: str) -> Plan:
         """What is wanted of a model at present, so that it can be changed."""
-        if name not in await self._wanted(None):
+        try:
+            names = await self._names()
+        except RemoteUnavailable as error:
+            raise NotReady(f"the repository cannot be changed now: {error}") from error
+        if name not in names:
             raise ModelNotFound(f"no model '{name}' among those to serve")
         if name not in self._models:
             await self.look(name, is_asked=True)
@@ -487,7 +507,10 @@ class Repository:
 
     async def _write(self, name: str, plan: Plan) -> None:
         try:
-            await asyncio.to_thread(write_plan, self.options.root / name, plan)
+            await asyncio.to_thread(self._catalogue.write_plan, name, plan)
+        except RemoteUnavailable as error:
+            self._metrics.remote_failed("write")
+            raise NotReady(f"the repository cannot be changed now: {error}") from error
         except OSError as error:
             raise Forbidden(f"the repository cannot be written: {error.strerror}") from error
 

@@ -38,6 +38,12 @@ export async function fetchModels() {
   return (await answered(fetch("models"))).json();
 }
 
+/** What became of each version of a model, the highest first. */
+export async function fetchVersions(model) {
+  const response = await answered(fetch(`models/${encodeURIComponent(model)}`));
+  return (await response.json()).versions;
+}
+
 /**
  * Classifies images in one request.
  *

@@ -1,6 +1,6 @@
 // Wires the page: files, paste, drop and drawing go in; predictions, timings and the model card come out.
 
-import { Refusal, fetchModels, predict } from "./client.js";
+import { Refusal, fetchModels, fetchVersions, predict } from "./client.js";
 import { Drawing } from "./drawing.js";
 import * as view from "./view.js";
 
@@ -78,6 +78,22 @@ function showCard() {
   $("check-count").textContent = card.parity.length;
   $("brush").value = drawing.suit(Math.min(card.input.height, card.input.width));
   showCurl();
+  showVersions();
+}
+
+async function showVersions() {
+  const { name } = currentCard();
+  let versions = [];
+  try {
+    versions = await fetchVersions(name);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+  }
+  if (currentCard().name !== name) return;
+  $("versions").replaceChildren(...view.versionViews(versions));
+  $("version-count").textContent = versions.length;
+  $("refused").textContent = view.refusedSentence(versions);
+  $("refused").hidden = !$("refused").textContent;
 }
 
 function take(files) {

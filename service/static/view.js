@@ -124,6 +124,26 @@ export function checkViews(parity) {
   );
 }
 
+/** One row per version, with the reason of each that was refused. */
+export function versionViews(versions) {
+  return versions.map(({ version, state, roles, refusal, reason }) =>
+    element(
+      "tr",
+      {},
+      element("td", {}, version),
+      element("td", {}, state.toLowerCase()),
+      element("td", {}, roles.join(", ")),
+      element("td", {}, [refusal, reason].filter(Boolean).join(": ")),
+    ),
+  );
+}
+
+/** What an operator should know at once; empty where every version is good. */
+export function refusedSentence(versions) {
+  const refused = versions.filter(({ refusal }) => refusal).map(({ version, refusal }) => `${version} (${refusal})`);
+  return refused.length ? `Refused: version ${refused.join(", ")}. What served before still does; see below why.` : "";
+}
+
 export function labelViews(labels) {
   return labels.map((label) => element("li", {}, label));
 }

@@ -64,8 +64,8 @@ def find(settings: Settings, max_accuracy_loss: float) -> Subject:
         ModelRejected: A file of it is none.
     """
     name = _name(settings)
-    version = versions(settings.repository / name, settings.repository)[0]
-    folder = settings.repository / name / version
+    version = versions(settings.repository_folder / name, settings.repository_folder)[0]
+    folder = settings.repository_folder / name / version
     files = {each: folder / each.file_name for each in Precision if (folder / each.file_name).is_file()}
     if not files:
         raise InvalidConfiguration(f"no model file in '{folder}'")
@@ -82,9 +82,11 @@ def find(settings: Settings, max_accuracy_loss: float) -> Subject:
 
 
 def _name(settings: Settings) -> str:
-    if not settings.repository.is_dir():
-        raise InvalidConfiguration(f"no model repository at '{settings.repository}'; `make model` makes one")
-    there = model_names(settings.repository)
+    if not settings.repository_folder.is_dir():
+        raise InvalidConfiguration(
+            f"no model repository at '{settings.repository_folder}'; `make model` makes one"
+        )
+    there = model_names(settings.repository_folder)
     wanted = [name for name in there if settings.models is None or name in settings.models]
     name = settings.default_model or (wanted[0] if len(wanted) == 1 else _DEFAULT_NAME)
     if name not in wanted:

@@ -50,6 +50,7 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
     models = tmp_path / "models"
     write_model(models, model=MODEL, labels=("cat", "dog", "bird"))
     write_model(models, name="zoo", model=MODEL, labels=("ant", "bee", "cow"))
+    write_model(models, version="2", fault="wrong_logits")
     async with running(models, "--default-model", "zoo") as service, playwright.async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = await browser.new_page()
@@ -98,6 +99,18 @@ async def test_another_model_answers_for_the_same_image(page: Page, pictures: li
     await page.page.select_option("#model", "tiny")
     await page.page.wait_for_selector("text=bird")
     assert "tiny, version 1" in await page.text("#card")
+
+
+async def test_a_refused_version_is_shown_with_its_reason(page: Page) -> None:
+    assert not await page.page.is_visible("#refused")
+    await page.page.select_option("#model", "tiny")
+    await page.page.wait_for_selector("#refused:not([hidden])")
+    assert "version 2 (selftest_failed)" in await page.text("#refused")
+    await page.page.click("#versions-details summary")
+    refused, live = await page.page.locator("#versions tr").all_inner_texts()
+    assert "selftest_failed: " in refused
+    assert "logits differ" in refused
+    assert "live" in live
 
 
 async def test_a_drawing_is_predicted_when_the_stroke_ends(page: Page) -> None:

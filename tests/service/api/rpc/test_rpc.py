@@ -140,6 +140,31 @@ async def test_every_form_gives_the_engines_own_answer(called: Call, form: str, 
     np.testing.assert_allclose(tensor_of(answer, "probabilities"), wanted, rtol=1e-5)
 
 
+async def test_a_routing_key_keeps_a_client_on_its_side(called: Call, tmp_path: Path) -> None:
+    """The same side as over HTTP, whatever the call's id is."""
+    for version in ("1", "2"):
+        write_model(tmp_path, version=version)
+    (tmp_path / "tiny/serving.json").write_text('{"canary": {"version": "2", "weight": 0.5}}')
+    async with called(repository=tmp_path) as service:
+
+        async def over_grpc(key: str) -> str:
+            answer = await service.infer(request_of(), metadata=(("x-routing-key", key),))
+            return str(answer.model_version)
+
+        async def over_http(key: str) -> str:
+            headers = {"X-Routing-Key": key}
+            answer = await service.running.client.post("/predict", content=png(ONE[0]), headers=headers)
+            return str(answer.json()["version"])
+
+        keys = [f"client-{n}" for n in range(16)]
+        sides = [await over_grpc(key) for key in keys]
+        assert set(sides) == {"1", "2"}
+        assert sides == [await over_grpc(key) for key in keys]
+        assert sides == [await over_http(key) for key in keys]
+        named = await service.infer(request_of(model_version="1"), metadata=(("x-routing-key", keys[0]),))
+        assert named.model_version == "1"
+
+
 async def test_outputs_classes_and_ids_are_as_asked_for(called: Call) -> None:
     wanted = pb.ModelInferRequest.InferRequestedOutputTensor(name="logits")
     wanted.parameters["classification"].int64_param = 1
