@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -25,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim
 
-from benchmarks.folding.speed import interval_of_median, trained_like
-from model_export import data, export, quantization
+from benchmarks.folding.speed import trained_like
+from model_export import cost, data, export, quantization
 from model_export.architectures import build
 from model_export.config import DataConfig
 from model_export.folding import fold
@@ -69,15 +68,6 @@ def session(path: Path, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _seconds(timed: ort.InferenceSession, feed: dict[str, NDArray[np.uint8]], runs: int) -> float:
-    """Of one run. The first is not timed: until then the other session's threads still spin."""
-    timed.run(None, feed)
-    started = time.perf_counter()
-    for _ in range(runs):
-        timed.run(None, feed)
-    return (time.perf_counter() - started) / runs
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one line a batch size.
 
@@ -89,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--side", type=int, default=224, help="of the square colour pictures")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--pairs", type=int, default=20, help="interleaved pairs a figure; at least 6")
-    parser.add_argument("--runs", type=int, default=5, help="of each of a pair, in a row")
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime, in one operator")
     parsed = parser.parse_args(arguments)
     shape = (3, parsed.side, parsed.side)
@@ -105,12 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{parsed.architecture}, {parsed.threads} thread(s), ONNX Runtime {ort.__version__}")
         for batch in parsed.batches:
             feed = {INPUT_NAME: images[:batch]}
-            timed = [
-                (_seconds(slow, feed, parsed.runs), _seconds(fast, feed, parsed.runs))
-                for _ in range(parsed.pairs)
-            ]
+            timed = cost.timed_pairs(slow, fast, feed, pairs=parsed.pairs)
             ratios = [first / second for first, second in timed]
-            low, high = interval_of_median(ratios)
+            low, high = cost.interval_of_median(ratios)
             milliseconds = [1e3 * median(column) for column in zip(*timed, strict=True)]
             print(
                 f"batch {batch}: float32 {milliseconds[0]:.1f} ms, int8 {milliseconds[1]:.1f} ms, "

@@ -367,6 +367,32 @@ class QuantizationOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeedUp:
+    """How many times as fast one file is as another: the median of interleaved pairs.
+
+    Attributes:
+        median: Time of the other file over its own.
+        low: The interval holds the true median with at least 95 %.
+        high: Its upper end.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the two can be told apart at all."""
+        return not self.low <= 1 <= self.high
+
+    def __str__(self) -> str:
+        interval = f"{self.low:.2f} – {self.high:.2f}"
+        if self.is_clear:
+            return f"{self.median:.2f} times as fast ({interval})"
+        return f"no difference in speed ({interval} times as fast)"
+
+
+@dataclass(frozen=True, slots=True)
 class PrecisionOutcome:
     """One file of another precision, made and proven.
 
@@ -375,11 +401,11 @@ class PrecisionOutcome:
         verification: Its proofs and its accuracy.
         bytes: Of the file.
         float_bytes: Of the float32 file.
-        speed_up: Time of the float32 file over its own, for the same batch on the exporting machine's CPU.
+        speed_up: Beside the float32 file, for the same batch on the exporting machine's CPU.
     """
 
     made: QuantizationOutcome
     verification: Verification
     bytes: int
     float_bytes: int
-    speed_up: float
+    speed_up: SpeedUp

@@ -42,12 +42,12 @@ import model_export.export
 import model_export.folding
 from benchmarks.folding.journal import Journal, digest_of
 from model_export.architectures import build
+from model_export.cost import interval_of_median
 from model_export.export import lower, network_graph
 from model_export.folding import count_affine_maps, fold
 from tests.folding.collection.judging import quiet
 from tests.folding.collection.statistics import NEGATIVE, POSITIVE, Signs, randomise
 
-CONFIDENCE = 0.95
 # A sample shorter than this is mostly the clock and the scheduler.
 SHORTEST_SAMPLE_S = 0.02
 # As many pairs as fit into this time, within these bounds.
@@ -120,22 +120,6 @@ class SpeedUp:
         if self.low <= 1 <= self.high:
             return "no difference"
         return "faster" if self.low > 1 else "slower"
-
-
-def interval_of_median(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The order statistics that hold the median with at least this confidence.
-
-    With n independent values, k of them lie below the median with probability C(n, k)/2ⁿ, whatever their
-    distribution: no normality is assumed.
-    """
-    ordered, n = sorted(values), len(values)
-    tail, rank = 0.0, 0
-    while rank < n // 2 and tail + math.comb(n, rank) / 2**n <= (1 - confidence) / 2:
-        tail += math.comb(n, rank) / 2**n
-        rank += 1
-    if rank == 0:
-        raise ValueError(f"{n} values hold the median with less than {confidence:.0%}")
-    return ordered[rank - 1], ordered[n - rank]
 
 
 def trained_like(model: nn.Module) -> nn.Module:

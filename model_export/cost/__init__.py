@@ -5,7 +5,16 @@ work (activations, BatchNorm, pooling) has no MACs: what it costs is the memory 
 """
 
 from model_export.cost.counting import count
-from model_export.cost.profiling import profile, speed_up
+from model_export.cost.profiling import profile
+from model_export.cost.speed import interval_of_median, speed_up, timed_pairs
 from model_export.cost.table import print_comparison, print_table
 
-__all__ = ["count", "print_comparison", "print_table", "profile", "speed_up"]
+__all__ = [
+    "count",
+    "interval_of_median",
+    "print_comparison",
+    "print_table",
+    "profile",
+    "speed_up",
+    "timed_pairs",
+]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Final
@@ -22,7 +21,6 @@ from service.artifact import INPUT_NAME
 
 WARM_UP: Final = 5
 REPEATS: Final = 30
-PAIRS: Final = 15
 _MICROSECOND: Final = 1e-6
 # The runtime's optimisers that make a BatchNorm disappear.
 _BATCH_NORM_FUSIONS: Final = ("ConvBNFusion", "MatMul_BatchNormalization_Fusion")
@@ -30,37 +28,12 @@ _BATCH_NORM_FUSIONS: Final = ("ConvBNFusion", "MatMul_BatchNormalization_Fusion"
 _BLOCKED_BATCH_NORM: Final = "_bn_nchwc"
 
 
-def speed_up(model_file: Path, reference: Path, images: NDArray[np.uint8]) -> float:
-    """How many times as fast as ``reference`` a model file answers the same batch: the median of pairs.
-
-    The two run by turns, so that what else the machine does meets both.
-
-    Args:
-        model_file: The ONNX file.
-        reference: The one that it is compared with.
-        images: uint8 [N, H, W, C], one batch.
-    """
-    sessions = [
-        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        for path in (reference, model_file)
-    ]
-    ratios = []
-    for _ in range(WARM_UP + PAIRS):
-        slow, fast = (_seconds(session, images) for session in sessions)
-        ratios.append(slow / fast)
-    return float(np.median(ratios[WARM_UP:]))
-
-
-def _seconds(session: ort.InferenceSession, images: NDArray[np.uint8]) -> float:
-    started = time.perf_counter()
-    session.run(None, {INPUT_NAME: images})
-    return time.perf_counter() - started
-
-
 def profile(
     model_file: Path, image: NDArray[np.uint8], *, keeps_batch_norms: bool = False
 ) -> tuple[LayerTime, ...]:
-    """The median time of every node for one picture, in the order of the optimised graph.
+    """The shortest time of every node for one picture, in the order of the optimised graph.
+
+    The shortest of many: what else the machine does only ever adds to it.
 
     The runtime has fused and moved nodes by then: a name is that of the first of those that became one.
 
@@ -89,6 +62,5 @@ def profile(
             operator = "BatchNormalization" if _BLOCKED_BATCH_NORM in name else event["args"]["op_name"]
             durations[name, operator].append(event["dur"] * _MICROSECOND)
     return tuple(
-        LayerTime(name, operator, float(np.median(times[WARM_UP:])))
-        for (name, operator), times in durations.items()
+        LayerTime(name, operator, min(times[WARM_UP:])) for (name, operator), times in durations.items()
     )

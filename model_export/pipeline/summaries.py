@@ -41,7 +41,7 @@ def print_precision(outcome: PrecisionOutcome, console: Console) -> None:
     kept = ", ".join(outcome.made.kept) or "nothing"
     console.print(
         f"{outcome.made.precision}: {outcome.bytes:,} of {outcome.float_bytes:,} bytes, accuracy "
-        f"{accuracy.value:.2%}, {outcome.speed_up:.2f} times as fast on this CPU, in float: {kept}",
+        f"{accuracy.value:.2%}, {outcome.speed_up} on this CPU, in float: {kept}",
         soft_wrap=True,
     )
 

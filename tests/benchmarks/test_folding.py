@@ -1,4 +1,4 @@
-"""The ONNX side counts as the torch side does, and the intervals are what the textbook says."""
+"""The ONNX side counts as the torch side does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.folding import onnx_counting
-from benchmarks.folding.speed import interval_of_median
 from tests.folding.collection import COLLECTION
 from tests.folding.collection.counting import census
 from tests.folding.collection.judging import exported, quiet
@@ -80,14 +79,3 @@ IMAGE = np.arange(36.0).reshape(1, 4, 3, 3)
 def test_arithmetic_is_counted_on_its_values(steps: list[tuple[str, np.ndarray]], expected: int) -> None:
     feeds: onnx_counting.Feeds = {"x": np.ones((1, 4, 3, 3), np.float32)}
     assert onnx_counting.count(graph(*steps), feeds) == expected
-
-
-def test_the_interval_of_a_median_is_the_textbook_s() -> None:
-    # Conover's table: for n = 30 the 10th and the 21st value, for n = 6 the outermost.
-    assert interval_of_median(range(1, 31)) == (10, 21)
-    assert interval_of_median(range(1, 7)) == (1, 6)
-
-
-def test_too_few_values_have_no_interval() -> None:
-    with pytest.raises(ValueError, match="less than 95"):
-        interval_of_median(range(5))

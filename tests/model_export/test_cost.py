@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model_export import cost
 from model_export.data import ImageDataset
-from model_export.records import CostTable, LayerTime
+from model_export.records import CostTable, LayerTime, SpeedUp
 
 
 def program_of(module: nn.Module, *shape: int) -> ExportedProgram:
@@ -163,7 +163,32 @@ def test_the_share_of_batch_norms_is_that_of_their_time() -> None:
 
 def test_a_file_is_as_fast_as_itself(version: Path, digits: ImageDataset) -> None:
     path = version / "model.onnx"
-    assert cost.speed_up(path, path, digits.test.images[:4]) == pytest.approx(1, abs=0.5)
+    found = cost.speed_up(path, path, digits.test.images[:4])
+    assert found.low <= found.median <= found.high
+    assert found.median == pytest.approx(1, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (SpeedUp(2.806, 2.7, 2.96), "2.81 times as fast (2.70 – 2.96)"),
+        (SpeedUp(0.5, 0.4, 0.6), "0.50 times as fast (0.40 – 0.60)"),
+        (SpeedUp(1.02, 0.97, 1.08), "no difference in speed (0.97 – 1.08 times as fast)"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_not_called_faster(found: SpeedUp, text: str) -> None:
+    assert str(found) == text
+
+
+def test_the_interval_of_a_median_is_the_textbook_s() -> None:
+    # Conover's table: for n = 30 the 10th and the 21st value, for n = 6 the outermost.
+    assert cost.interval_of_median(range(1, 31)) == (10, 21)
+    assert cost.interval_of_median(range(1, 7)) == (1, 6)
+
+
+def test_too_few_values_have_no_interval() -> None:
+    with pytest.raises(ValueError, match="less than 95"):
+        cost.interval_of_median(range(5))
 
 
 def test_peak_memory_counts_what_lives_at_the_same_moment() -> None:
