@@ -50,6 +50,18 @@ class DataConfig:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if self.dataset == "digits" and self.data_dir is not None:
+            raise InvalidConfig(
+                f"--data-dir {self.data_dir}: for the digits there is none; say which --dataset"
+            )
+        if self.limit is not None and self.limit < 1:
+            raise InvalidConfig(f"--limit {self.limit}: must be at least 1")
+        if not all(map(math.isfinite, self.mean or ())):
+            raise InvalidConfig(f"--mean {_listed(self.mean)}: each must be a finite number")
+        if not all(0 < value < math.inf for value in self.std or ()):
+            raise InvalidConfig(f"--std {_listed(self.std)}: each must be a finite number above zero")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -116,6 +128,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidConfig(f"{_flag(name)} {value}: must be at least 1")
+        if not 0 <= self.seed < 2**63:  # what every generator that is seeded with it takes
+            raise InvalidConfig(f"--seed {self.seed}: must be at least 0 and less than 2^63")
         for name in ("epochs", "weight_decay", "warmup_epochs"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
@@ -128,6 +142,10 @@ class TrainConfig:
             raise InvalidConfig(f"--learning-rate {self.learning_rate}: must be more than zero")
         if not 0 <= self.label_smoothing < 1:
             raise InvalidConfig(f"--label-smoothing {self.label_smoothing}: must be in [0, 1)")
+
+
+def _listed(numbers: tuple[float, ...] | None) -> str:
+    return ",".join(f"{number:g}" for number in numbers or ())
 
 
 def _flag(name: str) -> str:

@@ -38,7 +38,7 @@ def import_factory(path: str) -> Callable[[], nn.Module]:
             raise ModelError(f"--model {path}: {name}() failed: {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
             raise ModelError(f"--model {path}: {name}() gave a {type(model).__name__}, not an nn.Module")
-        return model
+        return model.float()  # what the file computes in, whatever the weights are kept in
 
     return made
 

@@ -7,12 +7,14 @@ that are given again replace them.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import onnxruntime as ort
 from pydantic import TypeAdapter
 from rich.console import Console
 
@@ -27,6 +29,7 @@ from service.errors import FoldserveError
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+_ONLY_FATAL: Final = 4  # of ONNX Runtime's severities
 IMAGENET_CLASSES: Final = 1000  # what published figures of a network's cost are for
 
 
@@ -37,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None: those of the process.
     """
     parsed = parser().parse_args(arguments)
+    # Their remarks are for those who write torch and ONNX Runtime; what fails is raised besides.
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    ort.set_default_logger_severity(_ONLY_FATAL)
     # With --json the result alone is on stdout, so that it can be piped on.
     console = Console(stderr=parsed.json)
     try:
@@ -45,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_USAGE)
     except (ExportError, FoldserveError) as error:
         return _fail(error, EXIT_FAILED)
+    except OSError as error:  # a full disk, a folder without permission
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished is in the work folder", EXIT_INTERRUPTED)
     if parsed.json:
@@ -151,7 +159,9 @@ def _chosen(flags: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
 
 def _fail(error: object, code: int) -> int:
+    # What others raise may have several lines, and colons around words that rich takes for pictures.
+    line = "; ".join(filter(None, map(str.strip, str(error).splitlines())))
     Console(stderr=True).print(
-        f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        f"error: {line}", style="bold red", markup=False, emoji=False, highlight=False, soft_wrap=True
     )
     return code

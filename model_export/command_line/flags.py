@@ -24,6 +24,9 @@ examples:
         counted and timed before and after the fold, with random weights and pictures
   python -m model_export train --name mine && python -m model_export fold --name mine --objective fewest
         stage by stage; the results wait in runs/mine/
+
+exit codes: 0 done; 1 a stage failed; 2 the command line is wrong; 130 interrupted.
+An error is one line on stderr. With --json the result alone is on stdout.
 """
 
 
@@ -61,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
         _add_network_flags(subparser.add_argument_group("network"))
         if name in ("run", "plan", "train"):
             _add_training_flags(subparser.add_argument_group("training"))
+        if name in ("run", "plan", "train", "calibrate"):
+            _add_calibration_flags(subparser.add_argument_group("calibration"))
         if name == COST:
             _add_cost_flags(subparser.add_argument_group("cost"))
         if name in ("run", "quantize"):
@@ -183,17 +188,20 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         "--class-weights", choices=["none", "balanced"], help="for unequal classes (default: none)"
     )
     group.add_argument(
-        "--calibrate-on",
-        type=Path,
-        metavar="DIR",
-        help="unlabeled pictures from where it will be used, for its running statistics",
-    )
-    group.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], help="auto takes CUDA where it works (default)"
     )
     group.add_argument("--mixed-precision", action="store_true", help="half precision where safe; CUDA only")
     group.add_argument(
         "--resume", action="store_true", help="go on with an interrupted training, with its settings"
+    )
+
+
+def _add_calibration_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--calibrate-on",
+        type=Path,
+        metavar="DIR",
+        help="unlabeled pictures (a folder or a tar) from where it will be used, for its running statistics",
     )
 
 

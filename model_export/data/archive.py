@@ -86,8 +86,11 @@ def _open_tar(path: Path) -> tarfile.TarFile:
         return tarfile.open(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file or folder") from error
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{path}: neither a folder nor a tar file ({error})") from error
+        # Its own message lists every compression that was tried.
+        raise DataError(f"{path}: neither a folder nor a tar file") from error
 
 
 def _is_hidden(name: str) -> bool:

@@ -52,7 +52,7 @@ def thin(targets: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np
     strata = targets if targets.ndim == 1 else np.zeros(len(targets), dtype=np.int64)
     classes = len(np.unique(strata))
     if limit < classes:
-        raise DataError(f"a limit of {limit} instances is less than the {classes} classes")
+        raise DataError(f"--limit {limit}: there are {classes} classes, and each needs an instance")
     order = np.random.default_rng(seed).permutation(len(targets))
     # Rank within the own class, relative to its size: taking the lowest ranks keeps the shares.
     rank = np.empty(len(targets))

@@ -51,7 +51,19 @@ def contract_for(config: DataConfig, native: tuple[int, int, int] | None) -> Inp
             }
         )
     except ValidationError as error:
-        raise InvalidConfig(f"--input, --channels, --resize, …: {error.errors()[0]['msg']}") from error
+        raise InvalidConfig(_refusal(error, shape)) from error
+
+
+def _refusal(error: ValidationError, shape: tuple[int, int, int]) -> str:
+    """The flag that the contract refuses, and why; its own words where several do not go together."""
+    first = error.errors()[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    field = str(first["loc"][0]) if first["loc"] else ""
+    if field in ("height", "width", "channels"):
+        return f"--input {'x'.join(map(str, shape))}: {field}: {reason}"
+    if not field:
+        return f"--input, --channels, --resize, …: {reason}"
+    return f"--{field.replace('_', '-')} {first['input']}: {reason}"
 
 
 def measured(contract: InputContract, config: DataConfig, images: NDArray[np.uint8]) -> InputContract:

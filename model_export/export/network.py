@@ -50,7 +50,8 @@ def network_graph(program: ExportedProgram) -> ir.Model:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ModelError(f"the network cannot be written as ONNX: {_first_line(error)}") from error
+        reason = _first_line(_root(error))
+        raise ModelError(f"the network cannot be written as ONNX: {reason}") from error
     if exported is None:
         raise ModelError("the network cannot be written as ONNX: the exporter returned nothing")
     model = exported.model
@@ -133,5 +134,10 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _first_line(error: Exception) -> str:
+def _root(error: BaseException) -> BaseException:
+    """What began it: the exporter wraps that into advice about itself."""
+    return error if error.__cause__ is None else _root(error.__cause__)
+
+
+def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -43,7 +43,7 @@ MAX_ERROR = 1e-10
 _REFUSED = {
     _aten._native_batch_norm_legit_functional.default: "training mode",
     _aten._native_batch_norm_legit.default: "training mode",
-    _aten._native_batch_norm_legit.no_stats: "no running statistics",
+    _aten._native_batch_norm_legit.no_stats: "no running statistics; train it with them",
 }
 
 

@@ -51,7 +51,8 @@ def capture(
         with _quiet():
             return functional(torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes))
     except Exception as exc:
-        raise ModelError(f"{type(model).__name__} cannot be exported: {exc}") from exc
+        reason = next(iter(str(exc).splitlines()), type(exc).__name__)  # the rest is advice about logs
+        raise ModelError(f"{type(model).__name__} cannot be exported: {reason}") from exc
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:

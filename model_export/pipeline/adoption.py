@@ -25,7 +25,8 @@ from model_export.errors import InvalidConfig, ModelError
 from model_export.evaluation import open_session, predict, share_right
 from model_export.export import Foreign, Layout
 from model_export.pipeline import metadata, precisions, summaries
-from model_export.pipeline.publication import next_version
+from model_export.pipeline.progress import shown
+from model_export.pipeline.publication import next_version, require_writable
 from model_export.pipeline.versions import publish_version
 from model_export.records import AccuracyResult, ParityCheck, PrecisionOutcome, Verification
 from service.artifact import InputContract, ModelMetadata, Precision, Task
@@ -33,6 +34,7 @@ from service.images import decode
 
 PROOF_INSTANCES = 256
 CROPS = 16  # of each of scikit-learn's photographs, where no data set is named
+_SUM_TOLERANCE = 1e-3  # of the probabilities of a picture, which may be float16
 _FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 
 
@@ -77,11 +79,13 @@ def adopt(config: RunConfig, adoption: AdoptConfig, *, has_dataset: bool, consol
         VerificationFailed: It answers differently once wrapped.
     """
     version = next_version(config.repository, config.name)  # an impossible name is refused before any work
+    require_writable(config.repository)
     if config.quantize.precisions and not has_dataset:
         raise InvalidConfig(
             "--precisions: another precision is judged by its accuracy; name a data set with --dataset"
         )
-    subject = _examine(config, adoption, has_dataset, console)
+    with shown(f"reading {adoption.file} and asking it", console):
+        subject = _examine(config, adoption, has_dataset, console)
     graph = export.adopted_graph(
         subject.foreign, subject.contract, Task(adoption.task), len(subject.labels), adoption.output
     )
@@ -90,7 +94,8 @@ def adopt(config: RunConfig, adoption: AdoptConfig, *, has_dataset: bool, consol
         export.write_model_file(graph, path)
         description = _describe(graph, path, subject, config, adoption, version)
         export.write_model_file(graph, path, description)
-        found = _verify(path, description, subject, adoption)
+        with shown("proving", console):
+            found = _verify(path, description, subject, adoption)
         summaries.print_verification(found, console)
         export.write_model_file(graph, path, metadata.proven(description, found))
         outcomes = _other_precisions(path, subject, config, console)
@@ -121,6 +126,8 @@ def _examine(config: RunConfig, adoption: AdoptConfig, has_dataset: bool, consol
         dataset = data.load_dataset(settings, labels=config.model.labels, console=console)
     images = _photographs(contract) if dataset is None else dataset.test.images
     expected = _original_answers(adoption.file, foreign, contract, images[:PROOF_INSTANCES])
+    _check_answers(expected, adoption)
+    _check_meaning(expected, adoption)
     labels = _labels(config, foreign, dataset, expected.shape[1])
     return _Subject(foreign, contract, images, dataset, expected, labels)
 
@@ -173,6 +180,47 @@ def _as_rows(answer: NDArray[np.floating] | list[dict[object, float]]) -> NDArra
     """[N, K], also of one map from label to probability a picture."""
     rows = [list(each.values()) for each in answer] if isinstance(answer, list) else answer
     return np.asarray(rows, dtype=np.float64)
+
+
+def _check_answers(answers: NDArray[np.float64], adoption: AdoptConfig) -> None:
+    """Checks that ``answers``, float64 [N, K], are answers to the pictures at all.
+
+    Raises:
+        ModelError: They are not.
+    """
+    if answers.shape[1] < 2:
+        raise ModelError(f"{adoption.file}: one number a picture; a classifier gives one for each label")
+    if not np.isfinite(answers).all():
+        raise ModelError(f"{adoption.file}: not every answer is a finite number; do --mean and --std fit it?")
+    if (answers == answers[0]).all():
+        raise ModelError(f"{adoption.file}: the same answer to {len(answers)} different pictures")
+
+
+def _check_meaning(answers: NDArray[np.float64], adoption: AdoptConfig) -> None:
+    """Checks that ``answers`` can be what they are said to be: the proofs compare numbers, not meanings.
+
+    Args:
+        answers: float64 [N, K], the original's.
+        adoption: What they are said to be.
+
+    Raises:
+        InvalidConfig: Probabilities said to be logits, or logits said to be probabilities.
+    """
+    sums = answers.sum(axis=1)
+    are_shares = answers.min() >= 0 and answers.max() <= 1 + _SUM_TOLERANCE
+    sum_to_one = np.abs(sums - 1).max() <= _SUM_TOLERANCE
+    said = f"{adoption.file}: --output {adoption.output} --task {adoption.task}, but"
+    if adoption.output == "logits":
+        if are_shares and (sum_to_one or adoption.task == "multilabel"):
+            raise InvalidConfig(f"{said} its answers are probabilities; say --output probabilities")
+    elif not are_shares:
+        reach = f"from {answers.min():.3g} to {answers.max():.3g}"
+        raise InvalidConfig(f"{said} its answers reach {reach}; say --output logits")
+    elif adoption.task == "multiclass" and not sum_to_one:
+        reach = f"{sums.min():.3g} … {sums.max():.3g}"
+        raise InvalidConfig(
+            f"{said} those of a picture sum to {reach}; if several labels can be right, say --task multilabel"
+        )
 
 
 def _labels(

@@ -24,6 +24,7 @@ from model_export import architectures, cost, data, export, report
 from model_export.config import DataConfig, ModelConfig
 from model_export.errors import FoldRefused, InvalidConfig, ModelError
 from model_export.pipeline import networks
+from model_export.pipeline.progress import shown
 from model_export.records import CostComparison, CostTable, LayerTime, Objective
 from service.artifact import InputContract, Precision, Task
 
@@ -57,23 +58,27 @@ def compare(
     Args:
         model: Its weights, trained or not, do not change what it costs.
         config: Its ``input`` says how large a picture is.
-        classes: Logits, where no file of labels says it.
+        classes: Logits, where no file of labels says it; at least 1.
         objective: Of the fold.
         console: Where progress is shown.
 
     Raises:
-        InvalidConfig: Without a size.
+        InvalidConfig: Without a size, or without logits.
         ModelError: It cannot be built, or traced.
         FoldRefused: One of its BatchNorms is no constant affine map.
     """
+    if classes < 1:
+        raise InvalidConfig(f"--classes {classes}: must be at least 1")
     contract = data.contract_for(config, None)
     shape = (contract.channels, contract.height, contract.width)
     labels = classes if model.labels is None else len(data.read_labels(model.labels))
     network = architectures.load(model, input_shape=shape, classes=labels).eval()
     image = np.random.default_rng(0).integers(0, 256, (*shape[1:], shape[0]), dtype=np.uint8)
-    before = before_fold(network, contract, image, console)
-    program = networks.folded(network, shape, objective).program
-    after = replace(cost.count(program), times=_times(program, contract, image, console))
+    with shown("counting and timing what it costs", console):
+        before = before_fold(network, contract, image, console)
+    with shown("folding, and timing that", console):
+        program = networks.folded(network, shape, objective).program
+        after = replace(cost.count(program), times=_times(program, contract, image, console))
     return CostComparison(before, after)
 
 

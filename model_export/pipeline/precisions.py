@@ -17,6 +17,7 @@ from model_export import cost, export, quantization
 from model_export.config import QuantizeConfig
 from model_export.data import ImageDataset
 from model_export.pipeline import metadata, summaries
+from model_export.pipeline.progress import shown
 from model_export.pipeline.proofs import verify_precision
 from model_export.records import PrecisionOutcome, QuantizationOutcome
 from service.artifact import Precision
@@ -47,9 +48,23 @@ def make(
         InvalidConfig: Nothing in the file could be made smaller.
         VerificationFailed: It loses too much accuracy, or a proof did not hold.
     """
-    _, float_metadata = export.read_model_file(float_file)
     source = source or float_file
     quantization.require_quantizable(source, precision.value)
+    with shown(f"making and judging {precision.value}", console):
+        outcome = _made(float_file, source, precision, dataset, config, console)
+    summaries.print_precision(outcome, console)
+    return outcome
+
+
+def _made(
+    float_file: Path,
+    source: Path,
+    precision: Precision,
+    dataset: ImageDataset,
+    config: QuantizeConfig,
+    console: Console,
+) -> PrecisionOutcome:
+    _, float_metadata = export.read_model_file(float_file)
     if precision is Precision.INT8:
         graph, made = quantization.quantize_int8(source, dataset, config, console=console)
     else:
@@ -66,12 +81,10 @@ def make(
         max_accuracy_drop=config.max_accuracy_drop,
     )
     export.write_model_file(graph, path, metadata.proven(description, found))
-    outcome = PrecisionOutcome(
+    return PrecisionOutcome(
         made,
         found,
         bytes=path.stat().st_size,
         float_bytes=float_file.stat().st_size,
-        speed_up=cost.speed_up(path, float_file, dataset.test.images[:TIMED_BATCH]),
+        speed_up=cost.speed_up(path, float_file, dataset.test.images[:TIMED_BATCH], console=console),
     )
-    summaries.print_precision(outcome, console)
-    return outcome

@@ -44,6 +44,17 @@ def next_version(repository: Path, name: str) -> int:
     return 1 + max((int(entry) for entry in entries if re.fullmatch(VERSION_PATTERN, entry)), default=0)
 
 
+def require_writable(repository: Path) -> None:
+    """Checks, as far as that can be known, that a version could be published.
+
+    Raises:
+        PublishFailed: ``repository``, or the folder that it would be made in, is none or cannot be written.
+    """
+    place = next(each for each in (repository, *repository.absolute().parents) if each.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise PublishFailed(f"--repository {repository}: {place} is not a folder that can be written")
+
+
 def publish(repository: Path, name: str, write: Callable[[Path, int], None]) -> Path:
     """Publishes one version, atomically and durably.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
+from torch.export import ExportedProgram
 
 from model_export import (
     architectures,
@@ -25,10 +28,12 @@ from model_export import (
 )
 from model_export.config import RunConfig
 from model_export.data import ImageDataset, Split
+from model_export.errors import InvalidConfig
 from model_export.evaluation import accuracy
 from model_export.pipeline import costs, metadata, networks, precisions, summaries
+from model_export.pipeline.progress import shown, shows
 from model_export.pipeline.proofs import verify_file
-from model_export.pipeline.publication import next_version
+from model_export.pipeline.publication import next_version, require_writable
 from model_export.pipeline.versions import publish_version
 from model_export.pipeline.workdir import WorkDir
 from model_export.records import (
@@ -67,11 +72,12 @@ class Run:
     resume: bool = False
 
     def all(self) -> Path:
-        """Every stage in order.
+        """Every stage in order; what can be known to fail at the end is refused at the beginning.
 
         Returns:
             The published version's folder.
         """
+        self._look_ahead()
         if self.config.train.normalization == "planned":
             self.plan()
         self.train()
@@ -86,6 +92,23 @@ class Run:
             self.quantize()
         return self.publish()
 
+    def _look_ahead(self) -> None:
+        """Tries what the last stages need, before hours of training.
+
+        Raises:
+            ExportError: Of the stage that would have failed.
+        """
+        require_writable(self.config.repository)
+        if self.config.calibrate_on is not None and not self.config.calibrate_on.exists():
+            raise InvalidConfig(f"--calibrate-on {self.config.calibrate_on}: no such file or folder")
+        if self.config.model.model is not None and self.config.train.epochs > 0:
+            with shown(f"trying whether {self._architecture} can be folded and written", self.console):
+                program = networks.folded(
+                    self._build().eval(), self.dataset.input_shape, self.config.objective
+                ).program
+                export.network_graph(program)
+
+    @shows("planning")
     def plan(self) -> TrainingPlan:
         """Decides how the network is normalised and what it minimises, each with its reason."""
         self.workdir.begin("plan")
@@ -143,6 +166,7 @@ class Run:
         summaries.print_calibration(outcome, self.console)
         return outcome
 
+    @shows("counting and timing what it costs")
     def cost(self, *, is_detailed: bool = True) -> CostTable:
         """Counts and times what the network costs as it was trained.
 
@@ -158,6 +182,7 @@ class Run:
             cost.print_table(table, self.console, title=f"{self._architecture}: cost of one picture")
         return table
 
+    @shows("folding")
     def fold(self) -> FoldOutcome:
         """Folds away every BatchNorm that can be.
 
@@ -184,10 +209,11 @@ class Run:
             cost.print_comparison(self.workdir.read("cost.json", CostTable), table, self.console)
         return outcome
 
+    @shows("writing the model file")
     def export(self) -> Path:
         """Writes the model file, complete but for what only its proofs can tell."""
         self.workdir.begin("export")
-        network = export.network_graph(torch.export.load(self.workdir.require("folded.pt2")))
+        network = export.network_graph(self._program())
         export.lower(network)
         graph = export.served_graph(
             network, self.dataset.contract, metadata.task_of(self.dataset), len(self.dataset.labels)
@@ -207,6 +233,7 @@ class Run:
         self.console.print(f"wrote {path} ({path.stat().st_size:,} bytes)", soft_wrap=True)
         return path
 
+    @shows("proving")
     def verify(self) -> Verification:
         """Proves the file, and writes into it what was proven.
 
@@ -220,7 +247,7 @@ class Run:
             path,
             description,
             network=self.network(),
-            folded=torch.export.load(self.workdir.require("folded.pt2")),
+            folded=self._program(),
             dataset=self.dataset,
             objective=self.config.objective,
         )
@@ -248,6 +275,7 @@ class Run:
         self.workdir.write("quantization.json", outcomes)
         return outcomes
 
+    @shows("publishing")
     def publish(self) -> Path:
         """Takes the verified files into the model repository as the next version.
 
@@ -275,8 +303,27 @@ class Run:
         )
         is_calibrated = self.workdir.has("calibrated.safetensors")
         name = "calibrated.safetensors" if is_calibrated else "weights.safetensors"
-        load_model(network, self.workdir.require(name))
+        file = self.workdir.require(name)
+        try:
+            load_model(network, file)
+        except (RuntimeError, SafetensorError) as error:
+            channels, height, width = self.dataset.input_shape
+            raise InvalidConfig(
+                f"{file}: not the weights of {self._architecture} for {channels}x{height}x{width} pictures "
+                f"of {len(self.dataset.labels)} labels; give the flags of its training, or train again"
+            ) from error
         return network.eval()
+
+    def _program(self) -> ExportedProgram:
+        """What the fold left behind.
+
+        Raises:
+            InvalidConfig: It has not been folded yet, or the file is damaged.
+        """
+        file = self.workdir.require("folded.pt2")
+        if not zipfile.is_zipfile(file):
+            raise InvalidConfig(f"{file}: damaged; run `python -m model_export fold` again")
+        return torch.export.load(file)
 
     @cached_property
     def dataset(self) -> ImageDataset:

@@ -63,12 +63,19 @@ _OUTDATED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class WorkDir:
-    """One run's folder; made if it is not there."""
+    """One run's folder; made if it is not there.
+
+    Raises:
+        InvalidConfig: It cannot be.
+    """
 
     path: Path
 
     def __post_init__(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidConfig(f"--workdir {self.path}: cannot be made ({error.strerror})") from error
 
     def __truediv__(self, name: str) -> Path:
         """A file in it, there or not."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,9 @@ def load(file: Path, identity: Identity) -> State | None:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
         found, state = content["run"], content["state"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise InvalidConfig(f"{file}: a damaged checkpoint ({error}); {remedy}") from error
+    except Exception as error:  # torch's unpickler raises whatever the bytes lead it to
+        kind = type(error).__name__  # its text is about pickles
+        raise InvalidConfig(f"{file}: a damaged checkpoint ({kind}); {remedy}") from error
     for name in identity.keys() | found.keys():
         if identity.get(name) != found.get(name):
             now, then = identity.get(name), found.get(name)

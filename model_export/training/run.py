@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from model_export.config import TrainConfig
@@ -56,13 +56,17 @@ def train(
     identity = checkpoints.identify(model, dataset, config) if checkpoint else {}
     if checkpoint and (state := checkpoints.load(checkpoint, identity)) is not None:
         run.restore(state)
+    console = console or Console(quiet=True)
     with _progress(console) as progress:
-        bar = progress.add_task("training", total=config.epochs, completed=len(run.records))
+        done, steps = len(run.records), run.steps_per_epoch
+        bar = progress.add_task("training", total=config.epochs * steps, completed=done * steps)
         while not run.is_finished:
-            record = run.epoch()
+            record = run.epoch(lambda: progress.advance(bar))
             if checkpoint:
                 checkpoints.save(checkpoint, identity, run.state())
-            progress.update(bar, advance=1, description=_headline(record))
+            progress.update(bar, description=_headline(record))
+            if not console.is_terminal:  # a log has no bar: one line an epoch
+                console.print(_headline(record), highlight=False, soft_wrap=True)
     run.finish()
     return TrainingHistory(tuple(run.records))
 
@@ -77,6 +81,7 @@ class Run:
 
     Attributes:
         records: One an epoch so far.
+        steps_per_epoch: Batches that the training split is cut into.
     """
 
     def __init__(self, model: nn.Module, dataset: ImageDataset, config: TrainConfig) -> None:
@@ -93,7 +98,7 @@ class Run:
         self._loss = training_loss(config, dataset.train.targets, len(dataset.labels))
         self._choices = torch.Generator().manual_seed(config.seed)  # of order and augmentation
         self._optimizer = _optimizer(model, config)
-        self._steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
+        self.steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
         self._best: dict[str, Tensor] | None = None
 
     @property
@@ -103,14 +108,17 @@ class Run:
             self._config.patience or math.inf
         )
 
-    def epoch(self) -> EpochRecord:
+    def epoch(self, stepped: Callable[[], object]) -> EpochRecord:
         """One pass over the training split, then the validation split; recorded.
+
+        Args:
+            stepped: Called after every batch.
 
         Raises:
             TrainingDiverged: The loss is no number any more.
         """
         started = time.perf_counter()
-        loss, accuracy, rate = self._learn()
+        loss, accuracy, rate = self._learn(stepped)
         validation_loss, validation_accuracy = self._validate()
         record = EpochRecord(
             epoch=len(self.records) + 1,
@@ -161,7 +169,7 @@ class Run:
             torch.cuda.set_rng_state_all(state["random_cuda"])
         self.records = [EpochRecord(**record) for record in state["records"]]
 
-    def _learn(self) -> tuple[float, float, float]:
+    def _learn(self, stepped: Callable[[], object]) -> tuple[float, float, float]:
         """Mean loss, accuracy, and the last learning rate of one pass."""
         self._model.train()
         if len(self.records) >= self._config.epochs - self._config.fold_aware_epochs:
@@ -171,10 +179,11 @@ class Run:
         right = torch.zeros((), dtype=torch.float64, device=self._device)
         rate = 0.0
         for position, (images, targets) in enumerate(self._batches()):
-            rate = self._set_learning_rate(len(self.records) * self._steps_per_epoch + position)
+            rate = self._set_learning_rate(len(self.records) * self.steps_per_epoch + position)
             loss, logits = self._step(images, targets)
             loss_sum += loss * len(targets)
             right += _right(logits, targets)
+            stepped()
         size = len(self._dataset.train)
         return float(loss_sum / size), float(right / size), rate
 
@@ -187,7 +196,7 @@ class Run:
         return loss.detach(), logits.detach()
 
     def _set_learning_rate(self, step: int) -> float:
-        rate = learning_rate(self._config, step, self._steps_per_epoch)
+        rate = learning_rate(self._config, step, self.steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -197,7 +206,7 @@ class Run:
         split = self._dataset.train
         images, targets = torch.from_numpy(split.images), torch.from_numpy(split.targets)
         order = torch.randperm(len(split), generator=self._choices)
-        for positions in order.tensor_split(self._steps_per_epoch):
+        for positions in order.tensor_split(self.steps_per_epoch):
             batch = augment(images[positions], self._config, self._choices)
             yield batch.to(self._device), targets[positions].to(self._device)
 
@@ -242,11 +251,12 @@ def _headline(record: EpochRecord) -> str:
     )
 
 
-def _progress(console: Console | None) -> Progress:
+def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-        console=console or Console(quiet=True),
+        TaskProgressColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        disable=not console.is_terminal,
     )

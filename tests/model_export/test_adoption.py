@@ -247,6 +247,56 @@ def test_labels_must_be_as_many_as_outputs(tmp_path: Path) -> None:
         adopt(settings, AdoptConfig(path, "logits"), has_dataset=False, console=QUIET)
 
 
+@pytest.mark.parametrize(
+    ("activation", "said", "task", "complaint"),
+    [
+        ("Softmax", "logits", "multiclass", "are probabilities; say --output probabilities"),
+        ("Sigmoid", "logits", "multilabel", "are probabilities; say --output probabilities"),
+        ("Identity", "probabilities", "multiclass", r"reach from -\d.* to \d.*; say --output logits"),
+        ("Sigmoid", "probabilities", "multiclass", "sum to .*say --task multilabel"),
+    ],
+)
+def test_an_output_that_is_said_to_be_another_kind_is_refused(
+    activation: str, said: Any, task: Any, complaint: str, tmp_path: Path
+) -> None:
+    """The proofs compare numbers: only their meaning would be wrong."""
+    output = helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, CLASSES])
+    path = linear(
+        tmp_path / "p.onnx",
+        ("N", 1, 4, 4),
+        tail=[helper.make_node(activation, ["y"], ["p"])],
+        outputs=[output],
+    )
+    with pytest.raises(InvalidConfig, match=complaint):
+        adopt(config(tmp_path), AdoptConfig(path, said, task=task), has_dataset=False, console=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("operator", "constant", "complaint"),
+    [
+        ("Mul", 0.0, "the same answer to 32 different pictures"),
+        ("Div", 0.0, "not every answer is a finite number"),
+    ],
+)
+def test_answers_to_nothing_are_refused(
+    operator: str, constant: float, complaint: str, tmp_path: Path
+) -> None:
+    tail = [
+        helper.make_node("Constant", [], ["c"], value_float=constant),
+        helper.make_node(operator, ["y", "c"], ["p"]),
+    ]
+    output = helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, CLASSES])
+    path = linear(tmp_path / "p.onnx", ("N", 1, 4, 4), tail=tail, outputs=[output])
+    with pytest.raises(ModelError, match=complaint):
+        adopt(config(tmp_path), AdoptConfig(path, "logits"), has_dataset=False, console=QUIET)
+
+
+def test_one_number_a_picture_is_no_classifier(tmp_path: Path) -> None:
+    path = linear(tmp_path / "one.onnx", ("N", 1, 4, 4), classes=1)
+    with pytest.raises(ModelError, match="one number a picture"):
+        adopt(config(tmp_path), AdoptConfig(path, "logits"), has_dataset=False, console=QUIET)
+
+
 def test_other_precisions_need_pictures_to_judge_them(tmp_path: Path) -> None:
     path = linear(tmp_path / "linear.onnx", ("N", 1, 8, 8), classes=10)
     settings = replace(config(tmp_path), quantize=QuantizeConfig(precisions=("int8",)))

@@ -164,6 +164,15 @@ def load(name: str, weights: Path | None = None) -> nn.Module:
     return architectures.load(config, input_shape=SMALL, classes=10)
 
 
+def in_half_precision() -> nn.Module:
+    return stranger().half()
+
+
+def test_a_stranger_computes_in_float32_whatever_it_keeps() -> None:
+    network = load("in_half_precision")
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
 def test_a_stranger_keeps_its_mode() -> None:
     assert load("stranger").training
     assert isinstance(load("stranger"), Stranger)

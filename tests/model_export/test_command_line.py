@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from torch import Tensor, nn
 
 from model_export import command_line
 from model_export.command_line import main, run_for
@@ -143,8 +148,26 @@ def test_a_wrong_command_line_is_refused(
         (["run", "--model", "no.such:thing"], 1, "cannot import no.such"),
         (["run", "--weights", "missing.pt"], 1, "missing.pt"),
         (["run", "--name", "../escape", "--workdir", "w", "--epochs", "0"], 2, "--name '../escape'"),
+        (["run", "--workdir", "/dev/null/w"], 2, "--workdir /dev/null/w: cannot be made"),
+        # All of these would otherwise be found out after the training.
+        (["run", "--repository", "/dev/null"], 1, "--repository /dev/null: /dev/null is not a folder"),
+        (["run", "--calibrate-on", "nowhere"], 2, "--calibrate-on nowhere: no such file or folder"),
+        (
+            ["run", "--model", f"{__name__}:without_statistics"],
+            1,
+            "error: 1: no running statistics; train it",
+        ),
+        (
+            ["run", "--model", f"{__name__}:beyond_onnx"],
+            1,
+            "cannot be written as ONNX: No ONNX function found",
+        ),
+        # As it was said, and in one line, whatever others raise.
+        (["run", "--model", f"{__name__}:boom"], 1, "boom: boom() failed: ValueError: one; two"),
+        (["cost", "--input", "3x32x32", "--classes", "0"], 2, "--classes 0: must be at least 1"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch copies its own deprecated classes
 def test_a_failure_is_one_clear_line_and_an_exit_code(
     arguments: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +177,73 @@ def test_a_failure_is_one_clear_line_and_an_exit_code(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert not Path("models").exists()
+
+
+def without_statistics() -> nn.Module:
+    norm = nn.BatchNorm2d(1, track_running_stats=False)
+    return nn.Sequential(nn.Conv2d(1, 1, 3), norm, nn.Flatten(), nn.Linear(36, 10))
+
+
+class Inverse(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        inverse: Tensor = torch.linalg.inv(x + 100 * torch.eye(8))
+        return inverse.flatten(1)[:, :10]
+
+
+def beyond_onnx() -> nn.Module:
+    return Inverse()
+
+
+def boom() -> nn.Module:
+    raise ValueError("one\n\n two")
+
+
+def test_a_full_disk_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(run: Run) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/digits/weights.safetensors")
+
+    stages = {**STAGES, "train": replace(STAGES["train"], work=full)}
+    monkeypatch.setattr(command_line, "STAGES", stages)
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == "error: runs/digits/weights.safetensors: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("damaged", "stage", "complaint"),
+    [
+        ("calibrated.safetensors", "fold", "not the weights of article_cnn for 1x8x8 pictures of 10 labels"),
+        ("folded.pt2", "export", "folded.pt2: damaged; run `python -m model_export fold` again"),
+        ("model.onnx", "verify", "model.onnx: not an ONNX file"),
+        ("fold.json", "export", "fold.json: Invalid JSON"),
+        ("config.json", "fold", "config.json: Invalid JSON"),
+        ("checkpoint.pt", "train --resume", "checkpoint.pt: a damaged checkpoint"),
+    ],
+)
+def test_a_damaged_file_of_the_work_folder_is_named(
+    damaged: str,
+    stage: str,
+    complaint: str,
+    finished: Run,
+    elsewhere: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = elsewhere / "copy"
+    shutil.copytree(finished.workdir.path, copy)
+    (copy / damaged).write_bytes(b"junk")
+    assert main([*stage.split(), "--workdir", str(copy)]) in (1, 2)
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+
+
+def test_other_flags_than_those_of_the_training_are_named(
+    finished: Run, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished.workdir.path, elsewhere / "copy")
+    assert main(["fold", "--workdir", "copy", "--input", "1x16x16"]) == 2
+    assert "not the weights of article_cnn for 1x16x16 pictures" in capsys.readouterr().err
 
 
 def test_an_impossible_name_is_refused_before_any_work(elsewhere: Path) -> None:

@@ -214,6 +214,8 @@ def test_a_fold_aware_run_is_another_one_with_more_epochs(tmp_path: Path) -> Non
     "changes",
     [
         {"epochs": -1},
+        {"seed": -1},
+        {"seed": 2**63},
         {"batch_size": 0},
         {"patience": 0},
         {"learning_rate": 0.0},

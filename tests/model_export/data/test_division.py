@@ -67,5 +67,5 @@ def test_no_limit_keeps_everything() -> None:
 
 
 def test_a_limit_below_the_number_of_classes_is_refused() -> None:
-    with pytest.raises(DataError, match="limit of 2 instances is less than the 3 classes"):
+    with pytest.raises(DataError, match="--limit 2: there are 3 classes"):
         thin(np.array([0, 1, 2, 0]), 2, seed=0)

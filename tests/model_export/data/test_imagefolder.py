@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -170,7 +171,13 @@ def test_a_corrupt_picture_is_named(tmp_path: Path, content: bytes | str) -> Non
     [
         ({"input": None}, "say --input"),
         ({"input": (1, 8, 8), "channels": "rgb"}, "colour_order rgb does not have 1"),
-        ({"input": (2, 8, 8)}, "--input"),
+        ({"input": (2, 8, 8)}, "--input 2x8x8: channels: Input should be 1 or 3"),
+        ({"input": (3, 5000, 8)}, "--input 3x5000x8: height: .*4096"),
+        ({"resize": "shorter_side", "resize_to": 9000}, "--resize-to 9000: .*8192"),
+        ({"limit": 0}, "--limit 0: must be at least 1"),
+        ({"mean": (0.1, math.nan, 0.1)}, "--mean 0.1,nan,0.1: each must be a finite number"),
+        ({"std": (0.1, 0.0, 0.1)}, "--std 0.1,0,0.1: each must be a finite number above zero"),
+        ({"dataset": "digits"}, "for the digits there is none; say which --dataset"),
         ({"resize": "shorter_side"}, "resize_to"),
         ({"mean": (0.5,)}, "mean must have 3"),
         ({"data_dir": None}, "needs --data-dir"),
