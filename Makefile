@@ -106,6 +106,10 @@ bench-folding: $(BENCHMARKS) ## The fold beside public tools, as docs/folding-co
 bench-folding-speed: $(EVERYTHING) ## Folded against unfolded, as docs/folding-speed.md (on a quiet machine)
 	$(BIN)/python -m benchmarks.folding.speed --write docs/folding-speed.md $(ARGS)
 
+.PHONY: bench-runs
+bench-runs: $(EVERYTHING) ## A whole run for each of three data sets, as docs/runs.md (a quarter of an hour; ARGS="--data-dir DIR")
+	$(BIN)/python -m benchmarks.runs --write docs/runs.md $(ARGS)
+
 .PHONY: bench-planning
 bench-planning: $(EVERYTHING) ## Planned normalisation against the article's, as docs/planning.md (half an hour)
 	$(BIN)/python -m benchmarks.planning --write docs/planning.md $(ARGS)

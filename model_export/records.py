@@ -382,8 +382,8 @@ class SpeedUp:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the two can be told apart at all."""
-        return not self.low <= 1 <= self.high
+        """Whether the two can be told apart by more than what is left to the clock, 2 %."""
+        return self.low > 1.02 or self.high < 0.98
 
     def __str__(self) -> str:
         interval = f"{self.low:.2f} – {self.high:.2f}"

@@ -20,7 +20,7 @@ from model_export.records import LayerTime
 from service.artifact import INPUT_NAME
 
 WARM_UP: Final = 5
-REPEATS: Final = 30
+REPEATS: Final = 100
 _MICROSECOND: Final = 1e-6
 # The runtime's optimisers that make a BatchNorm disappear.
 _BATCH_NORM_FUSIONS: Final = ("ConvBNFusion", "MatMul_BatchNormalization_Fusion")

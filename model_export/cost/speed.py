@@ -3,7 +3,8 @@
 ::
 
     pair      reference ×r, file ×r        in the other order every second time
-    sample    the first of r + 1 runs is not counted: until then the other session's threads still spin
+    sample    the shortest of r runs: what else the machine does only ever adds; one run before them is
+              not counted, since until then the other session's threads still spin
     speed-up  reference / file, its median over all pairs and the interval that holds the median
 
 Timing the two next to each other keeps what else the machine does out of their ratio.
@@ -109,7 +110,9 @@ def _runs_a_sample(session: ort.InferenceSession, feed: Feed) -> int:
 
 def _seconds(session: ort.InferenceSession, feed: Feed, runs: int) -> float:
     session.run(None, feed)
-    started = time.perf_counter()
+    shortest = math.inf
     for _ in range(runs):
+        started = time.perf_counter()
         session.run(None, feed)
-    return (time.perf_counter() - started) / runs
+        shortest = min(shortest, time.perf_counter() - started)
+    return shortest

@@ -173,6 +173,7 @@ def test_a_file_is_as_fast_as_itself(version: Path, digits: ImageDataset) -> Non
     [
         (SpeedUp(2.806, 2.7, 2.96), "2.81 times as fast (2.70 – 2.96)"),
         (SpeedUp(0.5, 0.4, 0.6), "0.50 times as fast (0.40 – 0.60)"),
+        (SpeedUp(0.995, 0.993, 0.997), "no difference in speed (0.99 – 1.00 times as fast)"),
         (SpeedUp(1.02, 0.97, 1.08), "no difference in speed (0.97 – 1.08 times as fast)"),
     ],
 )
