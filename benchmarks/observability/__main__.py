@@ -204,7 +204,7 @@ def _scrape_ms(metrics: Metrics, models: Sequence[ModelMetrics], *, openmetrics:
     for _ in range(SCRAPES):
         for drift in (model.drift for model in models if model.drift is not None):
             for _ in range(100):  # as many samples as ten seconds leave
-                drift.observe_image(pixels, 224.0)
+                drift.observe_image(pixels, 224.0, 0.0)
         started = time.perf_counter()
         metrics.render(openmetrics=openmetrics)
         times_ms.append((time.perf_counter() - started) * 1000)

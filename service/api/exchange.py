@@ -120,6 +120,7 @@ class Exchange:
     """One request and its response.
 
     Attributes:
+        method: The HTTP method.
         headers: By lower-case name; the last of several equal ones.
         request_id: Echoed or made.
         started: `time.monotonic` at the first byte, or when the application was called.
@@ -141,6 +142,7 @@ class Exchange:
         "headers",
         "held_bytes",
         "is_body_read",
+        "method",
         "must_close",
         "path_parameters",
         "refused_images",
@@ -156,6 +158,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started: float = scope.get(RECEIVED_KEY) or time.monotonic()
         self.scope = scope
+        self.method: str = scope["method"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.route = "unmatched"
         self.path_parameters: Mapping[str, str] = _NONE
@@ -176,12 +179,7 @@ class Exchange:
             self.request_id = make_request_id()
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.request_id} {self.scope['method']} {self.route} {self.status or 'open'}>"
-
-    @property
-    def method(self) -> str:
-        """The HTTP method."""
-        return cast("str", self.scope["method"])
+        return f"<Exchange {self.request_id} {self.method} {self.route} {self.status or 'open'}>"
 
     @property
     def trace_id(self) -> str | None:

@@ -146,6 +146,7 @@ class Inference:
                     permit,
                     work,
                     self.limits.decode,
+                    started,
                 )
                 for pixels in decoded
             ]
@@ -232,18 +233,23 @@ def _submit(
     permit: Permit,
     work: _Work,
     limits: DecodeLimits,
+    started: float,
 ) -> asyncio.Future[Row] | RequestError:
-    """Put pixels in the line; give the slot of a bad image back."""
+    """Put pixels in the line; give the slot of a bad image back.
+
+    Args:
+        started: When the decoding of the request's images began.
+    """
     if isinstance(decoded, RequestError):
         permit.release(1)
         model.metrics.image_rejected(decoded.reason)
         return decoded
     if isinstance(decoded, tuple):
         decoded, seconds, data = decoded
-        model.metrics.observe_stage("decode", seconds)
+        model.metrics.note["decode"](seconds)
         drift = model.metrics.drift
-        if drift is not None and drift.is_image_due():
-            drift.observe_image(decoded, math.sqrt(probe(data, limits).pixels))
+        if drift is not None and started >= drift.image_due:
+            drift.observe_image(decoded, math.sqrt(probe(data, limits).pixels), started)
     return work.add(model.batcher.submit(permit, decoded))
 
 
@@ -263,7 +269,7 @@ def observe_stage(
     seconds: float,
 ) -> None:
     """The request as a whole was in this stage from then on, for so long."""
-    model.metrics.observe_stage(stage, seconds)
+    model.metrics.note[stage](seconds)
     if exchange.trace is not None:
         exchange.trace.stage(stage, started, seconds)
 

@@ -195,13 +195,13 @@ class Application:
         exchange = Exchange(scope, receive, send)
         exchange.must_close = self.phase in (Phase.DRAINING, Phase.CLOSED)
         inflight = self.metrics.inflight_requests
-        inflight.inc()
+        inflight.value += 1
         try:
             await self._answer(exchange)
         except ClientLeft as left:
             self.journal.abandoned(exchange, left)
         finally:
-            inflight.dec()
+            inflight.value -= 1
             exchange.close()
             self.journal.ended(exchange)
 

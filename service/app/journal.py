@@ -31,7 +31,7 @@ _CROWD_REASONS: Final = frozenset(
 
 
 class Journal:
-    """The metrics and the log of one application's requests.
+    """The metrics and the log of one application's requests. The log's level is read when it is made.
 
     Attributes:
         answered: Requests, however they ended.
@@ -43,6 +43,7 @@ class Journal:
         self.left = 0
         self._metrics = metrics
         self._throttle = Throttle()
+        self._tells_all = logger.isEnabledFor(logging.DEBUG)
 
     def refused(self, exchange: Conversation, error: RequestError) -> None:
         """A request ended with this error."""
@@ -96,17 +97,25 @@ class Journal:
                 _attributes(exchange),
                 is_failure=exchange.status >= 500,
             )
-        if not exchange.has_responded:
+        status = exchange.status
+        if not status:
             self.left += 1
+            self._metrics.request_left()
             return
         self.answered += 1
-        method = exchange.method if exchange.method in _METHODS else _OTHER_METHOD
+        method = exchange.method
+        if method not in _METHODS:
+            method = _OTHER_METHOD
         trace_id = None if exchange.trace is None else exchange.trace.trace_id
-        self._metrics.request_finished(exchange.route, method, str(exchange.status), seconds, trace_id)
+        self._metrics.request_finished(exchange.route, method, status, seconds, trace_id)
+        if exchange.refused_images or self._tells_all:
+            self._tell(exchange, seconds)
+
+    def _tell(self, exchange: Conversation, seconds: float) -> None:
         for reason, n in exchange.refused_images.items():
             fields = {"reason": reason.value, "images": n, **_fields(exchange)}
             logger.info("images refused", extra={"fields": fields})
-        if logger.isEnabledFor(logging.DEBUG):
+        if self._tells_all:
             stages = {f"{name}_s": round(stage_s, 6) for name, stage_s in exchange.timings}
             fields = {
                 "status": exchange.status,

@@ -4,6 +4,7 @@
 
     families     names, labels and buckets: the one place where they stand
     recording    what the other rooms call; read and rendered when a scrape comes
+    model        what one model version did: noted at once, counted many at a time
     drift        what is served against what training saw
     gpu          memory and utilisation, where a model runs on one
     series       counters and histograms whose hot path is one addition
@@ -24,7 +25,8 @@ from service.metrics.families import (
     Stage,
     metrics_reference,
 )
-from service.metrics.recording import Metrics, ModelMetrics, QueueStatus, ShadowMetrics
+from service.metrics.model import ModelMetrics
+from service.metrics.recording import Metrics, QueueStatus, ShadowMetrics
 from service.metrics.shadowing import ShadowFigures, shadow_figures
 from service.metrics.summing import (
     Snapshot,

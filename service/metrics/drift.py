@@ -22,9 +22,8 @@ of population stability index, 2018 (its size without drift).
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -49,16 +48,18 @@ _LABEL_BINS: Final = 16
 class Drift:
     """One model version's distance from its training.
 
+    Moments are told by who calls, on any clock: it has read it already.
+
     Args:
         reference: What the model file says of training.
-        clock: Seconds.
+
+    Attributes:
+        image_due: From this moment on `observe_image` is wanted for the next image.
+        batch_due: Likewise `observe_predictions`, for the next batch.
     """
 
-    def __init__(
-        self, reference: ReferenceDistributions, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._clock = clock
-        self._next_image = self._next_batch = clock()
+    def __init__(self, reference: ReferenceDistributions) -> None:
+        self.image_due = self.batch_due = -math.inf
         self._images: deque[tuple[NDArray[np.uint8], float]] = deque(maxlen=_MAX_KEPT)
         self._predictions: deque[tuple[NDArray[np.intp], NDArray[np.float32]]] = deque(maxlen=_MAX_KEPT)
         self._label_bins = _label_bins(reference.labels)
@@ -70,27 +71,22 @@ class Drift:
         shares = np.bincount(self._label_bins, np.array(reference.labels)).astype(np.float64)
         self._label = _Window(shares, n)
 
-    def is_image_due(self) -> bool:
-        """Whether `observe_image` is wanted for the next image."""
-        return self._clock() >= self._next_image
-
-    def observe_image(self, pixels: NDArray[np.uint8], size: float) -> None:
+    def observe_image(self, pixels: NDArray[np.uint8], size: float, now: float) -> None:
         """Keep a decoded image's sample.
 
         Args:
             pixels: uint8 [H, W, C], contiguous; not kept.
             size: sqrt(width · height) before the resize.
+            now: Seconds.
         """
-        self._next_image = self._clock() + SAMPLE_INTERVAL_S
+        self.image_due = now + SAMPLE_INTERVAL_S
         self._images.append((sampled(pixels), size))
 
-    def is_batch_due(self) -> bool:
-        """Whether `observe_predictions` is wanted for the next batch."""
-        return self._clock() >= self._next_batch
-
-    def observe_predictions(self, labels: NDArray[np.intp], confidences: NDArray[np.float32]) -> None:
+    def observe_predictions(
+        self, labels: NDArray[np.intp], confidences: NDArray[np.float32], now: float
+    ) -> None:
         """Keep a batch's best labels [N] and their probabilities [N]."""
-        self._next_batch = self._clock() + SAMPLE_INTERVAL_S
+        self.batch_due = now + SAMPLE_INTERVAL_S
         self._predictions.append((labels, confidences))
 
     def indices(self) -> Iterator[tuple[Feature, float]]:

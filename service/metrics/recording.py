@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, get_args
+from typing import Final, Protocol, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -15,17 +13,13 @@ from prometheus_client.registry import Collector
 from service.artifact import ReferenceDistributions
 from service.errors import Reason, ReloadResult
 from service.metrics.drift import Drift
-from service.metrics.families import (
-    LAG_INTERVAL_S,
-    MAX_LABELS,
-    OTHER_LABEL,
-    Families,
-    RemoteOperation,
-    Stage,
-    TraceResult,
-)
+from service.metrics.families import LAG_INTERVAL_S, Families, RemoteOperation, Stage, TraceResult
 from service.metrics.gpu import ReadGpus, open_gpus
+from service.metrics.model import ModelMetrics
 from service.metrics.text import render
+
+# Requests between two settlements: a dozen numbers each are kept until then.
+_SETTLE_EVERY: Final = 256
 
 
 class QueueStatus(Protocol):
@@ -48,26 +42,6 @@ class QueueStatus(Protocol):
         """Seconds the oldest waiting instance has waited."""
 
 
-class AnsweredBatch(Protocol):
-    """What is read of a batch that ran."""
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """float32 [N, K]."""
-
-    @property
-    def queue_s(self) -> list[float]:
-        """Seconds each member waited."""
-
-    @property
-    def inference_s(self) -> float:
-        """Seconds with the engine."""
-
-    @property
-    def left(self) -> int:
-        """Members whose client went away while it ran."""
-
-
 class Metrics(Families, Collector):
     """The metrics of one application, in a registry of its own."""
 
@@ -78,6 +52,9 @@ class Metrics(Families, Collector):
         self.inflight_requests = self.inflight.labels()
         self._queues: dict[str, QueueStatus] = {}
         self._models: dict[tuple[str, str], ModelMetrics] = {}
+        # Route, method and status → seconds of each request since the last settlement.
+        self._answered: dict[tuple[str, str, int], list[float]] = {}
+        self._unsettled = 0
         self._is_ready: Callable[[], bool] = lambda: False
         self._read_gpus: ReadGpus | None = None
         self.registry.register(self)
@@ -102,20 +79,43 @@ class Metrics(Families, Collector):
         """
         key = (name, version)
         known = self._models.get(key)
+        if known is not None:
+            known.settle()
         if known is None or not known.is_of(labels, threshold):
             self._models[key] = known = ModelMetrics(self, name, version, labels, threshold)
         known.drift = None if reference is None else Drift(reference)
         return known
 
     def request_finished(
-        self, route: str, method: str, code: str, seconds: float, trace_id: str | None = None
+        self, route: str, method: str, status: int, seconds: float, trace_id: str | None = None
     ) -> None:
         """A request was answered; ``route`` is the template, never the path."""
-        self.requests.labels(route, method, code).inc()
-        duration = self.request_duration.labels(route)
-        duration.observe(seconds)
+        try:
+            self._answered[route, method, status].append(seconds)
+        except KeyError:
+            self._answered[route, method, status] = [seconds]
         if trace_id is not None:
-            duration.exemplify(seconds, trace_id)
+            self.request_duration.labels(route).exemplify(seconds, trace_id)
+        self._unsettled += 1
+        if self._unsettled >= _SETTLE_EVERY:
+            self.settle()
+
+    def request_left(self) -> None:
+        """A request ended without an answer: what it left is counted with that of others."""
+        self._unsettled += 1
+        if self._unsettled >= _SETTLE_EVERY:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count what requests and batches left to be counted; also done by every scrape."""
+        self._unsettled = 0
+        for (route, method, status), seconds in self._answered.items():
+            if seconds:
+                self.requests.labels(route, method, str(status)).inc(len(seconds))
+                self.request_duration.labels(route).observe_all(seconds)
+                seconds.clear()
+        for model in self._models.values():
+            model.settle()
 
     def remote_failed(self, operation: RemoteOperation) -> None:
         """A remote repository did not answer."""
@@ -203,7 +203,8 @@ class Metrics(Families, Collector):
         return (family.collect() for family in self)
 
     def _read(self) -> None:
-        """Bring what is read rather than counted up to date."""
+        """Bring what is read rather than counted up to date, and count the rest."""
+        self.settle()
         is_ready = self._is_ready()
         self.ready.labels().set(float(is_ready))
         self.workers.labels("ready").set(float(is_ready))
@@ -223,85 +224,6 @@ class Metrics(Families, Collector):
             if model.drift is not None:
                 for feature, index in model.drift.indices():
                     self.drift.labels(name, version, feature).set(index)
-
-
-class ModelMetrics:
-    """The series of one model version, found once. It is the observer of that version's batcher.
-
-    Attributes:
-        drift: How far it is from its training; None where its file does not say what training saw, and
-            while it is not loaded.
-    """
-
-    def __init__(
-        self, metrics: Metrics, name: str, version: str, labels: Sequence[str], threshold: float | None
-    ) -> None:
-        self.drift: Drift | None = None
-        self._metrics = metrics
-        self._images = metrics.images
-        self._key = (name, version)
-        self._labels = tuple(labels)
-        self._threshold = threshold
-        self._counts = np.zeros(len(labels), np.int64)
-        stages: tuple[Stage, ...] = ("receive", "decode", "queue", "inference", "serialize")
-        self.stages = {stage: metrics.stage_duration.labels(name, version, stage) for stage in stages}
-        self._predicted = metrics.images.labels(name, version, "predicted")
-        self._batch_size = metrics.batch_size.labels(name, version)
-        self._batches = metrics.batches.labels(name, version)
-        self._confidence = metrics.confidence.labels(name, version)
-
-    def is_of(self, labels: Sequence[str], threshold: float | None) -> bool:
-        """Whether it counts these labels; a version may be replaced by one of the same number."""
-        return (self._labels, self._threshold) == (tuple(labels), threshold)
-
-    def observe_stage(self, stage: Stage, seconds: float) -> None:
-        """One image (for receive and serialize: one request) spent so long in this stage."""
-        self.stages[stage].observe(seconds)
-
-    def image_rejected(self, reason: Reason, n: int = 1) -> None:
-        """n images got this error instead of a prediction."""
-        self._images.labels(*self._key, reason.value).inc(n)
-
-    def batch_finished(self, batch: AnsweredBatch) -> None:
-        """A batch was answered."""
-        size = len(batch.queue_s)
-        self._predicted.inc(size - batch.left)
-        self._batches.inc()
-        self._batch_size.observe(size)
-        self.stages["queue"].observe_all(batch.queue_s)
-        self.stages["inference"].observe_times(batch.inference_s, size)
-        confidences = batch.probabilities.max(axis=1)
-        self._confidence.observe_all(confidences.tolist())
-        self._count_labels(batch.probabilities)
-        if self.drift is not None and self.drift.is_batch_due():
-            self.drift.observe_predictions(batch.probabilities.argmax(axis=1), confidences)
-
-    def batch_failed(self, size: int) -> None:
-        """The engine raised for a batch of so many instances, or stopped under it."""
-        self._batches.inc()
-        self._batch_size.observe(size)
-
-    def instances_cancelled(self, stage: Stage, n: int) -> None:
-        """The clients of n images left."""
-        self._metrics.instances_cancelled(stage, n)
-        self._images.labels(*self._key, "cancelled").inc(n)
-
-    def instances_failed(self, reason: Reason, n: int) -> None:
-        """n images got this error instead of a prediction."""
-        self.image_rejected(reason, n)
-
-    def predictions(self) -> Iterator[tuple[str, int]]:
-        """(label, how often it was predicted)."""
-        counts = self._counts.tolist()
-        yield from zip(self._labels[:MAX_LABELS], counts, strict=False)
-        if len(counts) > MAX_LABELS:
-            yield OTHER_LABEL, sum(counts[MAX_LABELS:])
-
-    def _count_labels(self, probabilities: NDArray[np.float32]) -> None:
-        if self._threshold is not None:
-            self._counts += (probabilities >= self._threshold).sum(axis=0)
-        elif self._labels:
-            self._counts += np.bincount(probabilities.argmax(axis=1), minlength=len(self._counts))
 
 
 class ShadowMetrics:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from service.artifact import Histogram, ReferenceDistributions
 from service.metrics import Metrics
 from service.metrics.drift import MIN_SAMPLES, SAMPLE_INTERVAL_S, WINDOW, Drift, sampled, stability_index
-from tests.service.fakes import FakeClock
 
 LITTLE, MUCH = 0.1, 0.25
 CLASSES = 10
@@ -68,14 +67,13 @@ def _image(mean: float, contrast: float) -> NDArray[np.uint8]:
     return rows[:, :, np.newaxis].clip(0, 255).astype(np.uint8)
 
 
-def _meet(watched: Drift, world: World, clock: FakeClock, images: int) -> dict[str, float]:
-    """Show so many images of a world, one at a time and slowly enough for all to be sampled; its indices."""
+def _meet(watched: Drift, world: World, images: int) -> dict[str, float]:
+    """Show so many images of a world, one at a time; its indices."""
     numbers = world.numbers(images)
     for index in range(images):
-        clock.advance(SAMPLE_INTERVAL_S)
         mean, contrast, size, confidence, label = (values[index] for values in numbers.values())
-        watched.observe_image(_image(mean, contrast), size)
-        watched.observe_predictions(np.array([int(label)]), np.array([confidence], np.float32))
+        watched.observe_image(_image(mean, contrast), size, 0.0)
+        watched.observe_predictions(np.array([int(label)]), np.array([confidence], np.float32), 0.0)
         if index % 50 == 0:
             dict(watched.indices())  # a scrape
     return {str(feature): index for feature, index in watched.indices()}
@@ -100,8 +98,7 @@ def test_the_index_by_hand() -> None:
 
 @pytest.mark.parametrize("classes", [2, CLASSES, 1000])
 def test_nothing_is_said_of_what_training_saw(classes: int) -> None:
-    clock = FakeClock()
-    indices = _meet(Drift(World(1, classes).reference(), clock), World(2, classes), clock, 1000)
+    indices = _meet(Drift(World(1, classes).reference()), World(2, classes), 1000)
     assert set(indices) == {"mean", "contrast", "size", "confidence", "label"}
     assert max(indices.values()) < LITTLE
 
@@ -137,50 +134,46 @@ def _of_other_classes(world: World) -> None:
     ],
 )
 def test_a_change_shows_in_its_own_feature_alone(feature: str, change: Callable[[World], None]) -> None:
-    clock, world = FakeClock(), World(2)
+    world = World(2)
     change(world)
-    indices = _meet(Drift(World(1).reference(), clock), world, clock, 1000)
+    indices = _meet(Drift(World(1).reference()), world, 1000)
     assert {name for name, index in indices.items() if index > LITTLE} == {feature}
     assert indices[feature] > MUCH
 
 
 def test_what_is_over_fades() -> None:
-    clock, world = FakeClock(), World(2)
-    watched = Drift(World(1).reference(), clock)
+    world = World(2)
+    watched = Drift(World(1).reference())
     _brighter(world)
-    assert _meet(watched, world, clock, MIN_SAMPLES)["mean"] > MUCH
-    assert _meet(watched, World(3), clock, 3 * WINDOW)["mean"] < LITTLE
+    assert _meet(watched, world, MIN_SAMPLES)["mean"] > MUCH
+    assert _meet(watched, World(3), 3 * WINDOW)["mean"] < LITTLE
 
 
 def test_few_images_say_nothing() -> None:
-    clock = FakeClock()
-    assert not _meet(Drift(World(1).reference(), clock), World(2), clock, MIN_SAMPLES - 1)
+    assert not _meet(Drift(World(1).reference()), World(2), MIN_SAMPLES - 1)
 
 
 def test_a_size_that_training_did_not_know_is_not_compared() -> None:
-    clock = FakeClock()
     reference = World(1).reference().model_copy(update={"size": None})
-    assert "size" not in _meet(Drift(reference, clock), World(2), clock, MIN_SAMPLES)
+    assert "size" not in _meet(Drift(reference), World(2), MIN_SAMPLES)
 
 
 def test_it_asks_for_no_more_than_ten_a_second() -> None:
-    clock = FakeClock()
-    watched = Drift(World(1).reference(), clock)
+    watched = Drift(World(1).reference())
     asked = 0
-    for _ in range(1000):
-        clock.advance(0.001)
-        if watched.is_image_due():
+    for millisecond in range(1000):
+        now = millisecond / 1000
+        if now >= watched.image_due:
             asked += 1
-            watched.observe_image(_image(120, 40), 300)
+            watched.observe_image(_image(120, 40), 300, now)
     assert asked == pytest.approx(1 / SAMPLE_INTERVAL_S, abs=1)
 
 
 def test_it_keeps_little_when_nobody_scrapes() -> None:
-    clock = FakeClock()
-    watched = Drift(World(1).reference(), clock)
+    watched = Drift(World(1).reference())
     for _ in range(2 * MIN_SAMPLES):
-        watched.observe_image(_image(120, 40), 300)
-        watched.observe_predictions(np.array([1]), np.array([0.5], np.float32))
+        watched.observe_image(_image(120, 40), 300, 0.0)
+        watched.observe_predictions(np.array([1]), np.array([0.5], np.float32), 0.0)
     assert not dict(watched.indices())
 
 
@@ -204,7 +197,9 @@ def test_what_is_loaded_is_compared_and_nothing_else() -> None:
         model = metrics.for_model("m", "1", ("a", "b"), reference=_two_labels())
         assert model.drift is not None
         assert series not in _lines(metrics)
-        model.drift.observe_predictions(np.zeros(MIN_SAMPLES, np.intp), np.full(MIN_SAMPLES, 0.9, np.float32))
+        model.drift.observe_predictions(
+            np.zeros(MIN_SAMPLES, np.intp), np.full(MIN_SAMPLES, 0.9, np.float32), 0.0
+        )
         assert series in _lines(metrics)
         metrics.model_unloaded("m", "1")
         assert series not in _lines(metrics)

@@ -63,8 +63,8 @@ def test_numbers_are_written_as_go_does(value: float) -> None:
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_the_services_own(openmetrics: bool) -> None:
     metrics = Metrics(version="1")
-    metrics.request_finished("/predict", "POST", "200", 0.01, "4bf92f3577b34da6a3ce929d0e0e4736")
-    metrics.for_model("m", "1", ("a", "b")).observe_stage("decode", 0.5)
+    metrics.request_finished("/predict", "POST", 200, 0.01, "4bf92f3577b34da6a3ce929d0e0e4736")
+    metrics.for_model("m", "1", ("a", "b")).note["decode"](0.5)
     text, kind = metrics.render(openmetrics=openmetrics)
     assert text == as_the_library_writes(metrics.registry, openmetrics=openmetrics)
     assert kind.startswith("application/openmetrics-text" if openmetrics else "text/plain")
@@ -73,7 +73,7 @@ def test_the_services_own(openmetrics: bool) -> None:
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_a_sum_of_workers_and_tritons_names(openmetrics: bool) -> None:
     metrics = Metrics(version="1")
-    metrics.for_model("m", "1", ("a", "b")).observe_stage("decode", 0.5)
+    metrics.for_model("m", "1", ("a", "b")).note["decode"](0.5)
     whole = snapshot(metrics)
     whole = {**whole, **triton_names(whole)}
     text, _ = render_snapshot(whole, openmetrics=openmetrics)

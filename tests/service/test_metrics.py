@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +32,7 @@ from service.metrics import (
 from service.metrics.gpu import GpuReading, open_gpus
 from service.metrics.series import CounterFamily, Histogram
 from tests.service.fakes import until
+from tests.service.test_drift import World
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Batch:
     queue_s: list[float]
     inference_s: float
     left: int = 0
+    started: float = 0.0
 
 
 @dataclass
@@ -152,10 +154,37 @@ def test_everything_that_did_not_become_a_prediction_is_counted_by_its_reason() 
     assert value(metrics, "foldserve_rejected_total", reason="overloaded") == 1
 
 
+def test_what_waits_to_be_counted_is_bounded() -> None:
+    """Also where nobody scrapes, and where no client waits for its answer."""
+    metrics = make()
+    model = metrics.for_model("digits", "1", ("a", "b"))
+    for _ in range(999):
+        model.note["receive"](0.001)
+        metrics.request_left()
+        model.batch_finished(batch(*[(0.9, 0.1)] * 64))
+    assert sum(map(len, model._seconds.values())) < 1000 + 16384
+    assert sum(map(len, (noted.queue_s for noted in model._batches_noted))) <= 16384
+    metrics.request_finished("/predict", "POST", 200, 0.01)
+    assert value(metrics, "foldserve_confidence_count", model="digits", version="1") == 999 * 64
+
+
+def test_drift_is_shown_the_batches_that_were_due_when_they_ran() -> None:
+    metrics = make()
+    model = metrics.for_model("m", "1", ("a", "b"), reference=World(1, 2).reference())
+    assert model.drift is not None
+    for tenth in range(20):
+        rows = [(1.0, 0.0) if tenth % 2 else (0.0, 1.0)] * (tenth + 1)
+        for started in (tenth / 8, tenth / 8 + 0.01):
+            model.batch_finished(replace(batch(*rows), started=started))
+    metrics.settle()
+    shown = [(labels.tolist(), sure.tolist()) for labels, sure in model.drift._predictions]
+    assert shown == [([(tenth + 1) % 2] * (tenth + 1), [1.0] * (tenth + 1)) for tenth in range(20)]
+
+
 def test_requests_by_route_method_and_code() -> None:
     metrics = make()
-    metrics.request_finished("/predict", "POST", "200", 0.01)
-    metrics.request_finished("/predict", "POST", "503", 0.001)
+    metrics.request_finished("/predict", "POST", 200, 0.01)
+    metrics.request_finished("/predict", "POST", 503, 0.001)
     assert value(metrics, "foldserve_requests_total", route="/predict", method="POST", code="503") == 1
     assert value(metrics, "foldserve_request_duration_seconds_count", route="/predict") == 2
 
@@ -269,7 +298,7 @@ def test_every_metric_keeps_the_conventions() -> None:
 
 def test_both_formats_hold_the_same_samples() -> None:
     metrics = make()
-    metrics.request_finished("/predict", "POST", "200", 0.01)
+    metrics.request_finished("/predict", "POST", 200, 0.01)
     metrics.for_model("m", "1", ("a",)).batch_finished(batch((1.0,)))
     plain, plain_type = metrics.render()
     openmetrics, openmetrics_type = metrics.render(openmetrics=True)

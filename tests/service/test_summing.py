@@ -14,7 +14,7 @@ counts = st.lists(st.integers(0, 1000), min_size=1, max_size=5)
 def worker(answered: int, in_flight: int = 0, *, is_ready: bool = True) -> Metrics:
     metrics = Metrics(version="1")
     for _ in range(answered):
-        metrics.request_finished("/predict", "POST", "200", 0.002)
+        metrics.request_finished("/predict", "POST", 200, 0.002)
     metrics.inflight_requests.set(in_flight)
     metrics.watch_ready(lambda: is_ready)
     return metrics

@@ -16,7 +16,7 @@ def test_every_name_has_its_value_by_model_and_version() -> None:
     rows = np.full((2, 2), 0.5, np.float32)
     model.batch_finished(FinishedBatch(rows, rows, inference_s=0.004, queue_s=[0.001, 0.002], started=0.0))
     model.image_rejected(Reason.UNDECODABLE_IMAGE)
-    model.observe_stage("decode", 0.5)
+    model.note["decode"](0.5)
     names = triton_names(snapshot(metrics))
     registry = registry_of(names)
 

@@ -125,7 +125,7 @@ class Methods:
 
         async def answer(request: Any, context: Context) -> Any:
             call = Call(name, context)
-            inflight.inc()
+            inflight.value += 1
             try:
                 reply = await method(call, request)
                 call.status = 200
@@ -141,7 +141,7 @@ class Methods:
                 journal.failed(call, failure.reason)
                 await call.refuse(failure)
             finally:
-                inflight.dec()
+                inflight.value -= 1
                 journal.ended(call)
 
         return answer
@@ -210,5 +210,5 @@ class Methods:
         started = time.monotonic()
         identity = message.id or call.request_id
         answer = write_answer(outputs, model=model.name, version=model.version, identity=identity)
-        model.metrics.observe_stage("serialize", time.monotonic() - started)
+        model.metrics.note["serialize"](time.monotonic() - started)
         return answer
