@@ -96,7 +96,8 @@ def cost(variant: str, rounds: Sequence[dict[str, float]]) -> Cost:
 def _services(models: Path) -> Iterator[dict[str, str]]:
     """Variant → URL, all of them running."""
     model = workloads.prepare("small", models).model
-    common = f"--repository {model.parents[2]} --models small"
+    # One worker: its processes would be started without what `unobserved` silences.
+    common = f"--repository {model.parents[2]} --models small --workers 1"
     modules = {
         "unobserved": "benchmarks.observability.unobserved",
         "observed": "service",
