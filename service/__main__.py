@@ -12,6 +12,7 @@ from service.commands import COMMANDS
 from service.errors import FoldserveError, InvalidConfiguration
 from service.logs import configure_logging
 from service.server import serve
+from service.server.farewell import leave
 from service.settings import load_settings
 
 
@@ -45,4 +46,6 @@ def _complain(error: FoldserveError, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    leave(status)
+    sys.exit(status)

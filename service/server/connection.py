@@ -6,6 +6,7 @@ Deadlines and limits for the headers, refusals as problem+json, and a call when 
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,19 @@ class Connection(HttpToolsProtocol):
     def is_fresh(self) -> bool:
         """Whether it has not carried a request yet."""
         return not (self._has_begun or self._is_refused)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being worked on."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def has_unread(self) -> bool:
+        """Whether the client has said something that was not read yet; closing now would reset it."""
+        if self.transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        return bool(poll.poll(0))
 
     # asyncio's side.
 

@@ -30,8 +30,11 @@ logger = logging.getLogger(__name__)
 
 # Connections that were on their way when the listener stopped admitting still arrive for so long.
 _LAST_CALL_S: Final = 0.05
-# Who connected at the last moment may still say what for.
-_FIRST_REQUEST_S: Final = 1.0
+# Whoever has a connection may still say what for, for so long: who asks all the time never meets its end, as
+# each answer closes its own connection by then.
+_LAST_WORDS_S: Final = 1.0
+# Connections closed in one turn of the loop: requests that come meanwhile wait for no more.
+_CLOSED_A_TURN: Final = 16
 # Time to write the answers of requests that fail at the end of the grace.
 _FAREWELL_S: Final = 0.2
 # How soon a second signal is noticed.
@@ -51,6 +54,7 @@ class Server(uvicorn.Server):
         self.settings = application.settings
         super().__init__(_uvicorn_config(application, on_end))
         self._stop_at: float | None = None
+        self._draining_since: float | None = None
         self._rpc: RpcServer | None = None
 
     async def run_until_stopped(self, listeners: list[socket.socket]) -> None:
@@ -105,7 +109,7 @@ class Server(uvicorn.Server):
             self.force_exit = self.should_exit = True
             return
         self._stop_at = time.monotonic() + self.settings.shutdown_delay_s
-        self.application.drain()
+        self.drain()
         logger.info("%s: draining", signal.Signals(sig).name)
 
     async def on_tick(self, counter: int) -> bool:
@@ -117,10 +121,17 @@ class Server(uvicorn.Server):
 
     # The end.
 
+    def drain(self) -> float:
+        """Have every connection end with its answer; since when it does (`time.monotonic`)."""
+        if self._draining_since is None:
+            self._draining_since = time.monotonic()
+        self.application.drain()
+        return self._draining_since
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listener, finish what was accepted within the grace, fail the rest."""
         deadline = time.monotonic() + (0 if self.force_exit else self.settings.shutdown_grace_s)
-        self.application.drain()
+        draining_since = self.drain()
         for listener in sockets or []:
             admit_no_more(listener)
         await asyncio.sleep(_LAST_CALL_S)
@@ -129,10 +140,11 @@ class Server(uvicorn.Server):
             server.close()
         for listener in sockets or []:
             listener.close()
-        self._close_idle()
         rpc_ended = asyncio.create_task(self._end_rpc(deadline))
-        await self._wait_for_first_requests(min(deadline, time.monotonic() + _FIRST_REQUEST_S))
-        self._close_idle(even_fresh=True)
+        closed = time.monotonic()
+        await self._hear_last_words(lambda each: each.is_idle, min(deadline, draining_since + _LAST_WORDS_S))
+        await self._hear_last_words(lambda each: each.is_fresh, min(deadline, closed + _LAST_WORDS_S))
+        await self._close_idle()
         await self._wait_for_tasks(deadline)
         await self.application.close(max(0.0, deadline - time.monotonic()))
         await rpc_ended
@@ -149,20 +161,28 @@ class Server(uvicorn.Server):
         if self._rpc is not None:
             await self._rpc.stop(max(0.0, deadline - time.monotonic()) + _FAREWELL_S)
 
-    def _close_idle(self, *, even_fresh: bool = False) -> None:
-        """Close connections without a request, and have the others end with their answer."""
-        for connection in list(self.server_state.connections):
-            if even_fresh or connection not in self._fresh():
+    async def _hear_last_words(self, is_awaited: Callable[[Connection], bool], deadline: float) -> None:
+        """Have what is under way end with its answer, and wait while some connection may still carry more."""
+        for connection in self._connections():
+            if not connection.is_idle:
                 connection.shutdown()
-
-    def _fresh(self) -> list[Connection]:
-        """Connections that were accepted and have not said a word yet."""
-        connections = cast("set[Connection]", self.server_state.connections)
-        return [connection for connection in connections if connection.is_fresh]
-
-    async def _wait_for_first_requests(self, deadline: float) -> None:
-        while self._fresh() and time.monotonic() < deadline and not self.force_exit:  # noqa: ASYNC110 - no event
+        while any(map(is_awaited, self._connections())) and time.monotonic() < deadline:
+            if self.force_exit:
+                return
             await asyncio.sleep(_LAST_CALL_S)
+
+    async def _close_idle(self) -> None:
+        """Close the connections that stayed silent; a request that has just come is answered first."""
+        for number, connection in enumerate(self._connections(), 1):
+            if not (connection.is_idle and connection.has_unread()):
+                connection.shutdown()
+            if not number % _CLOSED_A_TURN:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)  # what was left is read
+
+    def _connections(self) -> list[Connection]:
+        """Those that are open now."""
+        return list(cast("set[Connection]", self.server_state.connections))
 
     async def _wait_for_tasks(self, deadline: float) -> None:
         while (tasks := set(self.server_state.tasks)) and not self.force_exit:

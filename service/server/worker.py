@@ -20,6 +20,7 @@ from service.errors import FoldserveError, NotReady
 from service.logs import configure_logging
 from service.metrics import Snapshot, snapshot
 from service.server.channel import Link, report_end, take
+from service.server.farewell import leave
 from service.server.memory import keep_level
 from service.server.process import Server
 from service.settings import Settings
@@ -43,7 +44,9 @@ def run_worker(settings: Settings, handover: socket.socket, link: socket.socket)
     keep_level()
     configure_logging(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(_run(settings, handover, link)))
+        status = runner.run(_run(settings, handover, link))
+    leave(status)
+    sys.exit(status)
 
 
 async def _run(settings: Settings, handover: socket.socket, end: socket.socket) -> int:
@@ -127,7 +130,7 @@ class Worker(Server):
                 case "complete":
                     self.application.meet(message["workers"])
                 case "drain":
-                    self.application.drain()
+                    self.drain()
                 case "stop":
                     self.should_exit = True
                 case "dump":

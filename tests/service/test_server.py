@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import pytest
 from service.app import Application
 from service.batcher import Batcher
 from service.errors import InvalidConfiguration, Reason
+from service.server.connection import Connection
 from service.server.listener import bind, raise_descriptor_limit
 from service.server.process import Server
 from service.settings import Settings
@@ -169,6 +171,26 @@ async def test_a_client_that_leaves_within_any_body_is_counted_as_one_that_left(
         assert (bodies.held_bytes, served.application.journal.answered) == (0, 0)
 
 
+async def test_a_client_that_stays_silent_is_closed_at_the_end(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        await wire.send(GET)
+        assert (await wire.answer()).status == 200
+        served.server.should_exit = True
+        assert await wire.ended()
+
+
+async def test_what_has_come_and_was_not_read_is_seen(serve: Serve) -> None:
+    async with serve() as served, served.connected() as wire:
+        await wire.send(GET)
+        await wire.answer()
+        connection = cast("Connection", next(iter(served.server.server_state.connections)))
+        assert not connection.has_unread()
+        await wire.send(b"GET")
+        time.sleep(0.05)  # noqa: ASYNC251 - the loop must not turn: it would read
+        assert connection.has_unread()
+        wire.leave()
+
+
 async def test_a_slow_client_does_not_hold_up_the_others(serve: Serve) -> None:
     async with serve() as served, served.connected() as slow, served.connected() as fast:
         await slow.send(request(IMAGE[:10], length=len(IMAGE)))
@@ -284,10 +306,11 @@ async def test_who_connected_at_the_last_moment_may_still_ask(serve: Serve) -> N
         await idle.answer()
         await until(lambda: len(served.server.server_state.connections) == 2)
         served.server.should_exit = True
-        assert await idle.ended()
-        await fresh.send(request())
-        answer = await fresh.answer()
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await until(lambda: not any(each.is_serving() for each in served.server.servers))
+        for wire in (fresh, idle):
+            await wire.send(request())
+            answer = await wire.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
 async def test_what_exceeds_the_grace_is_told_so(serve: Serve) -> None:
