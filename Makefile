@@ -167,7 +167,7 @@ contract: $(EVERYTHING) ## Random requests for every route of docs/openapi.json,
 
 .PHONY: audit
 audit: $(AUDIT) ## Known weaknesses of the pinned dependencies; asks a public database, so it needs the network
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip $(ARGS)
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict $(ARGS)
 
 .PHONY: sbom
 sbom: $(AUDIT) ## What is installed, as a CycloneDX bill of materials: reports/sbom.json
