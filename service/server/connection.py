@@ -73,7 +73,7 @@ class ConnectionLimits:
     Attributes:
         header_timeout_s: From the connection, or the first byte of a further request, to the end of the
             headers.
-        max_header_bytes: Request line and headers together.
+        max_header_bytes: Request line and headers together; chunk extensions, and trailers, about so much.
         max_connections: Open at once.
         on_refusal: Told of every refusal that never reached the application.
         on_end: Told when the connection has ended.
@@ -157,6 +157,9 @@ class Connection(HttpToolsProtocol):
                 self._refuse(self._headers_too_large())
             elif self._head_timer is None:
                 self._arm()
+        elif self._head_bytes > self._limits.max_header_bytes and self._is_in_body():
+            # Chunk extensions and trailers: nobody reads them, and no limit of the body counts them.
+            self._refuse(self._headers_too_large())
 
     # The parser's side.
 
@@ -182,6 +185,14 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         # `write`, `close` and `is_closing` is all that a cycle asks of its transport.
         self.cycle.transport = cast("asyncio.Transport", _OneWrite(self.transport))
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body; what is counted from here on is none."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def _is_in_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body and not self._is_refused
 
     def on_response_complete(self) -> None:
         """Nobody works for this client any more."""

@@ -171,6 +171,57 @@ async def test_a_client_that_leaves_within_any_body_is_counted_as_one_that_left(
         assert (bodies.held_bytes, served.application.journal.answered) == (0, 0)
 
 
+CHUNKED = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "unread", [b"0\r\n" + b"X: y\r\n" * 300_000, b"0\r\nX: " + b"y" * 2_000_000, b"1;" + b"x" * 2_000_000]
+)
+async def test_what_is_neither_head_nor_body_is_bounded_too(serve: Serve, unread: bytes) -> None:
+    async with serve() as served, served.connected() as wire:
+        await wire.send(CHUNKED + b"3\r\nabc\r\n" + unread)
+        assert (await wire.answer()).reason is Reason.HEADERS_TOO_LARGE
+        await until(lambda: served.application.metrics.inflight_requests.value == 0)
+
+
+async def test_a_body_in_many_chunks_is_a_body(serve: Serve) -> None:
+    chunks = [b"%x;a=b\r\n" % len(part) + part + b"\r\n" for part in map(bytes, zip(IMAGE, strict=True))]
+    async with serve() as served, served.connected() as wire:
+        await wire.send(CHUNKED + b"".join(chunks) + b"0\r\nX-Trailer: y\r\n\r\n")
+        assert (await wire.answer()).status == 200
+
+
+AMBIGUOUS = {
+    "both lengths": b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "the same length twice": b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    "list of lengths": b"Content-Length: 3, 3\r\n\r\nabc",
+    "signed length": b"Content-Length: +3\r\n\r\nabc",
+    "hexadecimal length": b"Content-Length: 0x3\r\n\r\nabc",
+    "huge length": b"Content-Length: 99999999999999999999999\r\n\r\nabc",
+    "unknown coding": b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked not last": b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "two codings": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "space before the colon": b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "folded": b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "negative chunk": b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
+    "overflowing chunk": b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffffff\r\n\r\n",
+    "chunk without its end": b"Transfer-Encoding: chunked\r\n\r\n1\r\nab0\r\n\r\n",
+    "chunk with bare line feeds": b"Transfer-Encoding: chunked\r\n\r\n1\na\n0\n\n",
+    "null": b"X: a\0b\r\n\r\n",
+    "bare carriage return": b"X: a\rb\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("rest", AMBIGUOUS.values(), ids=AMBIGUOUS)
+async def test_no_request_is_smuggled_in_another(serve: Serve, rest: bytes) -> None:
+    """What two readers could understand in two ways is refused, and nothing behind it is looked at."""
+    async with serve() as served, served.connected() as wire:
+        await wire.send(b"POST /predict HTTP/1.1\r\nHost: x\r\n" + rest + GET)
+        assert (await wire.answer()).reason is Reason.MALFORMED_BODY
+        assert await wire.ended()
+
+
 async def test_a_client_that_stays_silent_is_closed_at_the_end(serve: Serve) -> None:
     async with serve() as served, served.connected() as wire:
         await wire.send(GET)
@@ -223,7 +274,7 @@ async def test_too_large_headers_are_answered_431(serve: Serve, pieces: list[byt
 async def test_a_large_body_is_not_taken_for_headers(serve: Serve) -> None:
     async with serve(max_header_bytes=1024) as served, served.connected() as wire:
         for _ in range(2):
-            await wire.send(request(b"x" * 20_000))
+            await wire.send(request(b"x" * 300_000))
             assert (await wire.answer()).reason is Reason.UNDECODABLE_IMAGE
 
 
