@@ -262,7 +262,7 @@ def _trace_batches(trace: Trace, model: ServedModel, outcomes: Sequence[Outcome]
 
 
 def observe_stage(
-    exchange: Exchange,
+    caller: Caller,
     model: ServedModel,
     stage: Literal["receive", "serialize"],
     started: float,
@@ -270,8 +270,8 @@ def observe_stage(
 ) -> None:
     """The request as a whole was in this stage from then on, for so long."""
     model.metrics.note[stage](seconds)
-    if exchange.trace is not None:
-        exchange.trace.stage(stage, started, seconds)
+    if caller.trace is not None:
+        caller.trace.stage(stage, started, seconds)
 
 
 def client_timeout_s(exchange: Exchange) -> float | None:

@@ -36,6 +36,7 @@ from service.errors import NotReady, RequestError, ShuttingDown
 from service.metrics import Metrics, Snapshot, render_snapshot, snapshot, triton_names
 from service.repository import Repository, RepositoryOptions
 from service.settings import Settings
+from service.tracing import Trace
 
 # A collector that does not answer must not hold up the end of the process.
 _LAST_TRACES_S: Final = 2.0
@@ -221,7 +222,7 @@ class Application:
     async def _dispatch(self, exchange: Exchange) -> None:
         route = self._lean.find(exchange)
         if self._tracer is not None and route is not None:
-            exchange.trace = self._tracer.begin(exchange.headers.get(b"traceparent"))
+            exchange.trace = self.begin_trace(exchange.headers)
         path = exchange.scope["path"]
         scope = access.Scope.PREDICT if route is not None else scope_of(exchange.method, path)
         if scope is not None:
@@ -230,6 +231,10 @@ class Application:
             await route.endpoint(exchange)
         else:
             await self._framework(exchange)
+
+    def begin_trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
+        """The trace of a prediction that begins now; None if it is not to be traced."""
+        return None if self._tracer is None else self._tracer.begin(headers.get(b"traceparent"))
 
     def admit(self, scope: access.Scope, headers: Mapping[bytes, bytes], address: str) -> None:
         """Let a request in, or say why not; see `service.access.Access.admit`.

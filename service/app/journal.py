@@ -16,7 +16,9 @@ logger = logging.getLogger(__name__)
 
 # Methods outside the closed set of a metric label count as this.
 _OTHER_METHOD: Final = "OTHER"
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "GRPC"})
+# What stands in the place of a method where gRPC carried the request.
+_GRPC: Final = "GRPC"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", _GRPC})
 _CLIENT_LEFT: Final = "client left"
 # Of these there are thousands a second when there are any.
 _CROWD_REASONS: Final = frozenset(
@@ -90,12 +92,9 @@ class Journal:
         """The last that is said of every request."""
         seconds = time.monotonic() - exchange.started
         if exchange.trace is not None:
+            name, attributes = _span(exchange)
             exchange.trace.finish(
-                f"{exchange.method} {exchange.route}",
-                exchange.started,
-                seconds,
-                _attributes(exchange),
-                is_failure=exchange.status >= 500,
+                name, exchange.started, seconds, attributes, is_failure=exchange.status >= 500
             )
         status = exchange.status
         if not status:
@@ -133,11 +132,20 @@ def _fields(exchange: Conversation) -> dict[str, object]:
     return {**fields, "method": exchange.method, "route": exchange.route}
 
 
-def _attributes(exchange: Conversation) -> dict[str, str | int]:
-    """What a request's span says, by OpenTelemetry's names for HTTP servers."""
-    return {
+def _span(exchange: Conversation) -> tuple[str, dict[str, str | int]]:
+    """Name and attributes of a request's span, as OpenTelemetry has them for HTTP and for gRPC."""
+    own = {"foldserve.request_id": exchange.request_id}
+    if exchange.method == _GRPC:
+        service, _, method = exchange.route.removeprefix("/").partition("/")
+        return f"{service}/{method}", {
+            "rpc.system": "grpc",
+            "rpc.service": service,
+            "rpc.method": method,
+            **own,
+        }
+    return f"{exchange.method} {exchange.route}", {
         "http.request.method": exchange.method,
         "http.route": exchange.route,
         "http.response.status_code": exchange.status,
-        "foldserve.request_id": exchange.request_id,
+        **own,
     }

@@ -31,7 +31,7 @@ class Call:
         route: The method's path.
         status: The HTTP status of the same meaning; 0 until it ends.
         timings: Name and seconds of each stage.
-        trace: None: only HTTP is traced.
+        trace: Of this call; None where it is not traced.
         refused_images: None ever: the protocol knows no error of a single instance.
     """
 
@@ -62,7 +62,9 @@ class Call:
 
     @property
     def trace_id(self) -> str | None:
-        """Of its caller's trace, for the log."""
+        """Of the trace that it belongs to, here or at its caller's."""
+        if self.trace is not None:
+            return self.trace.trace_id
         caller = parse_traceparent(self.headers.get(b"traceparent"))
         return None if caller is None else caller.trace_id
 

@@ -22,7 +22,7 @@ from google.protobuf import message_factory
 from service.access import Scope
 from service.api.exchange import ClientLeft, Conversation
 from service.api.health import Vitals
-from service.api.inference import Inference, parse_timeout_s
+from service.api.inference import Inference, observe_stage, parse_timeout_s
 from service.api.protocol.infer import infer, sooner
 from service.api.protocol.routes import (
     load,
@@ -37,6 +37,7 @@ from service.api.rpc.messages import read_request, write_answer
 from service.errors import InferenceFailed, ModelNotFound, NotReady, Reason, RequestError, ShuttingDown
 from service.metrics import Metrics
 from service.repository import Repository
+from service.tracing import Trace
 
 Method: TypeAlias = Callable[[Call, Any], Awaitable[Any]]
 
@@ -75,6 +76,9 @@ class Host(Vitals, Protocol):
     @property
     def journal(self) -> Witness:
         """Who is told."""
+
+    def begin_trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
+        """The trace of a prediction that begins now; None if it is not to be traced."""
 
     def admit(self, scope: Scope, headers: Mapping[bytes, bytes], address: str) -> None:
         """Let a request in, or say why not.
@@ -200,6 +204,7 @@ class Methods:
 
     async def model_infer(self, call: Call, message: pb.ModelInferRequest) -> pb.ModelInferResponse:
         """Tensors in, tensors out."""
+        call.trace = self._host.begin_trace(call.headers)
         self._host.admit(Scope.PREDICT, call.headers, call.address)
         inference = self._host.inference
         model = inference.find(call, message.model_name, message.model_version or None)
@@ -210,5 +215,5 @@ class Methods:
         started = time.monotonic()
         identity = message.id or call.request_id
         answer = write_answer(outputs, model=model.name, version=model.version, identity=identity)
-        model.metrics.note["serialize"](time.monotonic() - started)
+        observe_stage(call, model, "serialize", started, time.monotonic() - started)
         return answer

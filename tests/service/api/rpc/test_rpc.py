@@ -30,6 +30,7 @@ from service.errors import InferenceFailed, InvalidConfiguration, Reason
 from service.server.rpc import hold_port
 from service.settings import Settings
 from tests.model_files import png, write_model
+from tests.service.api.collector import collecting
 from tests.service.api.conftest import LABELS, TINY, Running, Start
 from tests.service.api.protocol.wire import bytes_raw
 from tests.service.api.test_predict import softmax
@@ -191,6 +192,19 @@ async def test_instances_run_together_and_calls_are_counted(called: Call) -> Non
         assert running.metric("foldserve_requests_total", code="404", **labels) == 1
         assert running.metric("foldserve_rejected_total", reason="model_not_found") == 1
         assert running.metric("foldserve_inflight_requests") == 0
+
+
+async def test_a_call_is_traced_with_its_stages(called: Call) -> None:
+    trace_id, parent_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    with collecting() as collector:
+        async with called(otlp_endpoint=collector.endpoint) as service:
+            await service.infer(request_of(), metadata=(("traceparent", f"00-{trace_id}-{parent_id}-01"),))
+    (root,) = collector.named("inference.GRPCInferenceService/ModelInfer")
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (trace_id, parent_id)
+    assert {"rpc.system", "rpc.service", "rpc.method"} < {item.key for item in root.attributes}
+    children = [span for span in collector.spans if span.parent_span_id == root.span_id]
+    assert sorted(span.name for span in children) == ["decode", "inference", "queue", "serialize"]
+    assert all(root.start_time_unix_nano - 1000 <= span.start_time_unix_nano for span in children)
 
 
 async def test_metadata_and_health_say_what_the_routes_say(called: Call) -> None:
