@@ -188,6 +188,11 @@ class Application:
 
     # Requests.
 
+    @property
+    def admits_anybody(self) -> bool:
+        """Whether nobody has to show a key or to keep to a rate, and connections stay open."""
+        return self._access is None and self.phase is Phase.SERVING
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
         if scope["type"] != "http":

@@ -38,11 +38,15 @@ class Journal:
     Attributes:
         answered: Requests, however they ended.
         left: Requests whose client did not wait. With those answered, all that there were.
+        is_crowded: Whether somebody was refused for overload; taken back by who looks after it.
+        overloaded_at: `time.monotonic` of the last such refusal.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.answered = 0
         self.left = 0
+        self.is_crowded = False
+        self.overloaded_at = 0.0
         self._metrics = metrics
         self._throttle = Throttle()
         self._tells_all = logger.isEnabledFor(logging.DEBUG)
@@ -50,6 +54,9 @@ class Journal:
     def refused(self, exchange: Conversation, error: RequestError) -> None:
         """A request ended with this error."""
         self._metrics.request_rejected(error.reason)
+        if error.reason is Reason.OVERLOADED:
+            self.is_crowded = True
+            self.overloaded_at = time.monotonic()
         if exchange.trace is not None:
             exchange.trace.attributes["error.type"] = error.reason.value
         held_back = self._throttle.admit(error.reason) if error.reason in _CROWD_REASONS else 0
@@ -63,6 +70,14 @@ class Journal:
             fields["cause"] = repr(error.__cause__)
         level = logging.WARNING if status >= 500 else logging.INFO
         logger.log(level, "refused: %s", error.detail, extra={"fields": fields})
+
+    def refused_at_door(
+        self, route: str, method: str, error: RequestError, request_id: str, started: float
+    ) -> None:
+        """The server refused a whole request under pressure."""
+        self.refused_early(error, request_id)
+        self._metrics.request_finished(route, method, status_of(error), time.monotonic() - started)
+        self.answered += 1
 
     def refused_early(self, error: RequestError, request_id: str) -> None:
         """The server refused something before there was a request that it could have handed on."""

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # How often the engine is checked for a hang and the line for passed deadlines, while there is work.
 _TICK_S = 0.1
+# One that runs, and one that is there when it ends.
+_SHORT_LINE_BATCHES = 2
 
 
 class Permit:
@@ -209,6 +211,14 @@ class Batcher:
             raise ValueError(f"cannot admit {n} instances")
         limit = math.inf if deadline is None else deadline
         return Permit(self, n, limit, self._queue.admit(n, limit, self._clock()))
+
+    def foresee(self, n: int, deadline: float) -> None:
+        """Raise what `admit` would raise now if the line were short; take nothing.
+
+        Two batches keep the engine busy. Where more is asked for than can be answered, a longer line
+        brings no answer more, and everybody waits for it.
+        """
+        self._queue.foresee(n, deadline, self._clock(), _SHORT_LINE_BATCHES * self.max_batch_size)
 
     def submit(self, permit: Permit, pixels: Pixels) -> asyncio.Future[Row]:
         """Put one decoded image in the line, against one of the permit's slots.

@@ -122,6 +122,25 @@ class BatchQueue(Generic[T]):
             When the answer is predicted to come.
 
         Raises:
+            RequestError: As `foresee`.
+        """
+        answer_at = self.foresee(n, deadline, now)
+        if not self.decoding:
+            self.pace.resume(now)
+        self.in_use += n
+        self.decoding += n
+        return answer_at
+
+    def foresee(self, n: int, deadline: float, now: float, places: int | None = None) -> float:
+        """When the answer to n instances that are admitted now is predicted to come.
+
+        Args:
+            n: Instances.
+            deadline: From when on their answer is worth nothing.
+            now: The time.
+            places: Slots that there are; None: ``max_queue_size``.
+
+        Raises:
             ShuttingDown, NotReady: The batcher takes no work any more.
             TooManyImages: n instances never fit.
             DeadlineExceeded: The deadline has passed already.
@@ -129,18 +148,17 @@ class BatchQueue(Generic[T]):
         """
         if self.state is not State.OPEN:
             raise self.refusal()
-        if self.in_use + n > self.max_queue_size:
-            raise self._full(n, now)
+        places = self.max_queue_size if places is None else min(places, self.max_queue_size)
+        if self.in_use + n > places:
+            raise self._full(n, now, places)
         answer_at = now + self.drain_s(n, now)
         # An idle engine refuses what is certain to be late, not what is predicted to be: trying is how a
-        # wrong prediction is corrected.
-        certain_at = answer_at + self.lateness.margin_s if self.in_use else now + self.cost.best_s
+        # wrong prediction is corrected. For the same reason a short wait is at most doubled, however late the
+        # last answers were.
+        margin_s = min(self.lateness.margin_s, answer_at - now)
+        certain_at = answer_at + margin_s if self.in_use else now + self.cost.best_s
         if deadline <= now or certain_at > deadline:
             raise self._too_late(n, deadline, now)
-        if not self.decoding:
-            self.pace.resume(now)
-        self.in_use += n
-        self.decoding += n
         return answer_at
 
     def release(self, n: int, now: float) -> None:
@@ -247,11 +265,11 @@ class BatchQueue(Generic[T]):
         formed.linger_until = until
         return True
 
-    def _full(self, n: int, now: float) -> RequestError:
+    def _full(self, n: int, now: float, places: int) -> RequestError:
         if n > self.max_queue_size:
             return TooManyImages(f"{n} images in one request, but the queue holds {self.max_queue_size}")
         return Overloaded(
-            f"the queue is full: {self.in_use} of {self.max_queue_size} places are taken, {n} wanted",
+            f"the queue is full: {self.in_use} of {places} places are taken, {n} wanted",
             max(_MIN_RETRY_S, self.drain_s(0, now)),
         )
 

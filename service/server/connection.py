@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.exchange import DISCONNECT_EXTENSION, RECEIVED_KEY, OnLeave, make_request_id
-from service.api.problems import problem_response
 from service.errors import HeadersTooLarge, MalformedBody, Overloaded, RequestError, SlowClient
+from service.server.door import Door, whole_response
 
 # How long what a refused client still sends is thrown away before its connection is closed: closing at once
 # would reset it, and the client would never see why.
@@ -75,6 +75,7 @@ class ConnectionLimits:
             headers.
         max_header_bytes: Request line and headers together; chunk extensions, and trailers, about so much.
         max_connections: Open at once.
+        door: Asked about whole requests while it is watched.
         on_refusal: Told of every refusal that never reached the application.
         on_end: Told when the connection has ended.
     """
@@ -82,6 +83,7 @@ class ConnectionLimits:
     header_timeout_s: float
     max_header_bytes: int
     max_connections: int
+    door: Door
     on_refusal: Callable[[RequestError, str], None]
     on_end: Callable[[], None] | None = None
 
@@ -92,6 +94,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, limits: ConnectionLimits, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._limits = limits
+        self._door = limits.door
         self._head_bytes = 0
         self._is_in_head = False
         self._has_begun = False
@@ -149,6 +152,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse, then see whether the headers stay within their limits."""
         if self._is_refused:
+            return
+        if self._door.is_watched and self._is_between() and self._is_refused_at_door(data):
             return
         self._head_bytes += len(data)
         super().data_received(data)
@@ -209,6 +214,25 @@ class Connection(HttpToolsProtocol):
 
     # Refusals before there is a request.
 
+    def _is_between(self) -> bool:
+        """Whether what comes next is the beginning of a request, and nothing else is going on."""
+        cycle = self.cycle
+        return not self._is_in_head and (cycle is None or (cycle.response_complete and not cycle.more_body))
+
+    def _is_refused_at_door(self, data: bytes) -> bool:
+        """Answer a request that would be refused anyway, as cheaply as can be; the connection stays."""
+        response = self._door.refusal(data)
+        if response is None or self.transport.is_closing():
+            return False
+        self._disarm()
+        self._has_begun = True
+        self._unset_keepalive_if_required()
+        self.transport.write(response)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+        return True
+
     def _arm(self) -> None:
         self._head_timer = self.loop.call_later(self._limits.header_timeout_s, self._give_up)
 
@@ -233,18 +257,6 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         request_id = make_request_id()
-        self.transport.write(_raw_response(error, request_id))
+        self.transport.write(whole_response(error, request_id, (b"connection", b"close")))
         self._limits.on_refusal(error, request_id)
         self.loop.call_later(_LINGER_S, self.transport.close)
-
-
-def _raw_response(error: RequestError, request_id: str) -> bytes:
-    status, headers, body = problem_response(error, request_id)
-    headers += [
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id.encode()),
-        (b"server-timing", b"total;dur=0"),
-        (b"connection", b"close"),
-    ]
-    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-    return STATUS_LINE[status] + lines + b"\r\n" + body

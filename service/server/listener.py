@@ -15,8 +15,9 @@ from typing import Final
 
 from service.errors import InvalidConfiguration
 
-# Connections that the kernel holds while the event loop is busy.
-_BACKLOG: Final = 2048
+# Connections that the kernel holds while the event loop is busy; it takes net.core.somaxconn at most. What
+# does not fit is dropped, and its client tries again after one second, two, four, ….
+_BACKLOG: Final = 16_384
 
 # Files, models, pipes; a generous guess.
 _OTHER_DESCRIPTORS: Final = 256

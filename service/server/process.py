@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final, cast
 import uvicorn
 
 from service.app import Application
+from service.server.acceptor import Acceptor
 from service.server.connection import Connection, ConnectionLimits
+from service.server.door import Door
 from service.server.listener import admit_no_more
 from service.server.rpc import open_port
 from service.server.signals import SIGNALS, release_signals
@@ -53,6 +55,8 @@ class Server(uvicorn.Server):
         self.application = application
         self.settings = application.settings
         super().__init__(_uvicorn_config(application, on_end))
+        self._acceptors: list[Acceptor] = []
+        self._arriving: set[asyncio.Task[object]] = set()
         self._stop_at: float | None = None
         self._draining_since: float | None = None
         self._rpc: RpcServer | None = None
@@ -80,14 +84,33 @@ class Server(uvicorn.Server):
             raise
         logger.info("ready after %.2f s", time.perf_counter() - started)
 
-    def make_connection(self) -> asyncio.Protocol:
-        """The protocol of a connection that was accepted elsewhere."""
+    @property
+    def is_listening(self) -> bool:
+        """Whether new connections are taken from a listener of its own."""
+        return any(acceptor.is_open for acceptor in self._acceptors)
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that has been accepted."""
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        arriving = loop.connect_accepted_socket(self._make_connection, connection, ssl=self.config.ssl)
+        task = loop.create_task(arriving)
+        self._arriving.add(task)
+        task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: asyncio.Task[object]) -> None:
+        self._arriving.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("a connection was given up before it stood: %s", error)
+
+    def _make_connection(self) -> asyncio.Protocol:
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         return make(config=self.config, server_state=self.server_state, app_state={})
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
-        await super().startup(sockets)
+        await super().startup([])
+        self._acceptors = [Acceptor(listener, self.adopt) for listener in sockets or []]
         self._rpc = await open_port(self.application)
 
     # Signals.
@@ -136,10 +159,10 @@ class Server(uvicorn.Server):
             admit_no_more(listener)
         await asyncio.sleep(_LAST_CALL_S)
         await asyncio.sleep(0)  # timers go before sockets in a turn of the loop: accept once more
-        for server in self.servers:
-            server.close()
-        for listener in sockets or []:
-            listener.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        if self._arriving:
+            await asyncio.wait(self._arriving, timeout=_LAST_WORDS_S)
         rpc_ended = asyncio.create_task(self._end_rpc(deadline))
         closed = time.monotonic()
         await self._hear_last_words(lambda each: each.is_idle, min(deadline, draining_since + _LAST_WORDS_S))
@@ -198,6 +221,7 @@ def _uvicorn_config(application: Application, on_end: Callable[[], None] | None)
         header_timeout_s=settings.header_timeout_ms / 1000,
         max_header_bytes=settings.max_header_bytes,
         max_connections=settings.max_connections,
+        door=Door(application),
         on_refusal=application.journal.refused_early,
         on_end=on_end,
     )

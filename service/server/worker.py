@@ -77,7 +77,6 @@ class Worker(Server):
         self._spreading: dict[int, asyncio.Future[list[str]]] = {}
         self._looking: set[asyncio.Task[None]] = set()
         self.application.repository.spread = self._spread
-        self._arriving: set[asyncio.Task[object]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen to the parent."""
@@ -113,12 +112,8 @@ class Worker(Server):
             self._link.send("state", is_ready=is_ready, is_single_threaded=is_single_threaded)
 
     def _take(self) -> None:
-        loop = asyncio.get_running_loop()
         while (connection := take(self._handover)) is not None:
-            arriving = loop.connect_accepted_socket(self.make_connection, connection, ssl=self.config.ssl)
-            task = loop.create_task(arriving)
-            self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
+            self.adopt(connection)
 
     def _report_end(self) -> None:
         if not report_end(self._handover):

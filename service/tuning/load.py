@@ -125,13 +125,10 @@ class _Connection:
 
     __slots__ = ("is_busy", "is_done", "moment", "received", "socket", "unsent")
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        try:
-            self.socket = socket.create_connection(address, _CONNECT_S)
-        except OSError as error:
-            raise TargetLost(f"no connection to {address[0]} port {address[1]}: {error}") from error
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setblocking(False)
+    def __init__(self, made: socket.socket) -> None:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.setblocking(False)
+        self.socket = made
         self.received = b""
         self.unsent = memoryview(b"")
         self.moment = 0.0
@@ -167,6 +164,22 @@ class _Connection:
         self.received = b""
         self.is_done = b"\r\nconnection: close" in head
         return int(head[9:12])
+
+
+def _connected(address: tuple[str, int]) -> socket.socket:
+    """A socket whose connection stands."""
+    try:
+        return socket.create_connection(address, _CONNECT_S)
+    except OSError as error:
+        raise TargetLost(f"no connection to {address[0]} port {address[1]}: {error}") from error
+
+
+def _connecting(address: tuple[str, int]) -> socket.socket:
+    """A socket that may still have to wait for its connection; what is sent meanwhile goes later."""
+    made = socket.socket()
+    made.setblocking(False)
+    made.connect_ex(address)  # reading tells what became of it
+    return made
 
 
 def _length(head: bytes) -> int:
@@ -229,7 +242,7 @@ class Generator:
         return load
 
     def open(
-        self, moments: Sequence[float], max_connections: int = 4096, *, has_own_core: bool = False
+        self, moments: Sequence[float], max_connections: int = 9000, *, has_own_core: bool = False
     ) -> Load:
         """Send one request at each of the moments.
 
@@ -268,7 +281,9 @@ class Generator:
             self._selector.modify(connection.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
 
     def _open(self) -> _Connection:
-        connection = _Connection(self._address)
+        # One client's wait for a connection must not hold up the others.
+        is_first = not (self._busy or self._idle)
+        connection = _Connection((_connected if is_first else _connecting)(self._address))
         self._selector.register(connection.socket, selectors.EVENT_READ, connection)
         return connection
 

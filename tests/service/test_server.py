@@ -357,7 +357,7 @@ async def test_who_connected_at_the_last_moment_may_still_ask(serve: Serve) -> N
         await idle.answer()
         await until(lambda: len(served.server.server_state.connections) == 2)
         served.server.should_exit = True
-        await until(lambda: not any(each.is_serving() for each in served.server.servers))
+        await until(lambda: not served.server.is_listening)
         for wire in (fresh, idle):
             await wire.send(request())
             answer = await wire.answer()

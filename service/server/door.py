@@ -1,0 +1,192 @@
+"""The door under pressure: what would be refused anyway is refused before it is parsed.
+
+::
+
+    bytes of one whole, plain POST /predict ──▶ would its batcher refuse it now? ──yes──▶ 503, Retry-After
+              └ anything else                              └ no
+                       └──────────▶ the usual way ◀────────┘
+
+By the usual way a refusal costs a good part of what an answer of a small network costs. At several times the
+capacity, refusals alone would then eat the CPU, and everybody would be late. The decision here is the
+batcher's own, only earlier, with a short line, and holds for a millisecond for all who are alike. Nobody
+looks here until somebody was refused by the usual way, and for as long as that was not long ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Final, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from service.api.exchange import make_request_id
+from service.api.inference import parse_timeout_s
+from service.api.predict import parse_query
+from service.api.problems import problem_response
+from service.app import Application
+from service.batcher import Batcher
+from service.errors import Overloaded, RequestError
+
+# How long after the last refusal requests are still looked at.
+_WATCH_S: Final = 0.25
+# How long a refusal holds for requests that are alike: short beside any patience, long beside a look.
+_VERDICT_S: Final = 0.001
+_MAX_VERDICTS: Final = 64
+_METHOD: Final = "POST"
+_ROUTE: Final = "/predict"
+_BEGIN: Final = b"POST /predict"
+_VERSION: Final = b" HTTP/1.1"
+_HEAD_END: Final = b"\r\n\r\n"
+_LENGTH, _PATIENCE, _ID = b"content-length", b"x-request-timeout-ms", b"x-request-id"
+# With these a request is more than its head and its body; the usual way knows how to deal with it. A client's
+# own id is checked and echoed there, too.
+_NOT_PLAIN: Final = (b"transfer-encoding", b"expect", b"connection", b"upgrade", _ID)
+
+
+def whole_response(error: RequestError, request_id: str, *more: tuple[bytes, bytes]) -> bytes:
+    """The answer to a request that never came to the application, as it goes over the wire."""
+    status, headers, body = problem_response(error, request_id)
+    headers += [
+        (b"date", formatdate(usegmt=True).encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+        (b"server-timing", b"total;dur=0"),
+        *more,
+    ]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return STATUS_LINE[status] + lines + b"\r\n" + body
+
+
+class _Plain(NamedTuple):
+    """What is looked at of a plain request: the query, and what its headers say."""
+
+    query: bytes
+    headers: dict[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """A refusal of requests that are alike.
+
+    Attributes:
+        until: How long it holds, on the clock of `time.monotonic`.
+        error: What it says.
+        model_id: The id in ``response``, of the length that all have; to be replaced.
+        response: As it goes over the wire.
+    """
+
+    until: float
+    error: Overloaded
+    model_id: bytes
+    response: bytes
+
+
+class Door:
+    """Looks at the bytes of whole requests.
+
+    Args:
+        application: Behind the door.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._journal = application.journal
+        self._inference = application.inference
+        self._routing_header = self._inference.limits.routing_header
+        names = b"|".join(map(re.escape, (_LENGTH, _PATIENCE, *_NOT_PLAIN, self._routing_header)))
+        self._header = re.compile(rb"\r\n(" + names + rb"):[ \t]*([^\r\n]*)", re.IGNORECASE)
+        self._until = 0.0
+        self._verdicts: dict[tuple[Batcher, float], _Verdict] = {}
+        # Who was let through in this turn of the event loop, and has not come to the batcher yet.
+        self._inside = 0
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether requests are to be looked at."""
+        return self._journal.is_crowded
+
+    def refusal(self, data: bytes) -> bytes | None:
+        """The answer to the request that these bytes are; None: it is not, or it is for others to say.
+
+        Args:
+            data: Received on a connection on which nothing else is going on.
+        """
+        now = time.monotonic()
+        if self._journal.overloaded_at + _WATCH_S < now or not self._application.admits_anybody:
+            self._journal.is_crowded = False
+            self._verdicts.clear()
+            return None
+        request = self._plain(data)
+        if request is None:
+            return None
+        request_id = make_request_id()
+        verdict = self._verdict(request, request_id.encode(), now)
+        if verdict is None:
+            self._let_in()
+            return None
+        self._journal.refused_at_door(_ROUTE, _METHOD, verdict.error, request_id, now)
+        return verdict.response.replace(verdict.model_id, request_id.encode())
+
+    def _plain(self, data: bytes) -> _Plain | None:
+        """None: these bytes are not one whole, plain request for the route."""
+        end = data.find(_HEAD_END)
+        line_end = data.find(b"\r\n", 0, end + 1)
+        if end < 0 or not (data.startswith(_BEGIN) and data.endswith(_VERSION, 0, line_end)):
+            return None
+        query = data[len(_BEGIN) : line_end - len(_VERSION)]
+        found: list[tuple[bytes, bytes]] = self._header.findall(data, line_end, end)
+        headers = {name.lower(): value for name, value in found}
+        length = headers.get(_LENGTH, b"")
+        # One of a kind, and no line that another parser would end elsewhere.
+        is_plain = (
+            len(headers) == len(found)
+            and headers.keys().isdisjoint(_NOT_PLAIN)
+            and data.count(b"\n", 0, end) == data.count(b"\r\n", 0, end)
+        )
+        is_whole = length.isdigit() and len(data) == end + len(_HEAD_END) + int(length)
+        if not (is_plain and is_whole and query[:1] in (b"", b"?")):
+            return None
+        return _Plain(query[1:], headers)
+
+    def _verdict(self, request: _Plain, request_id: bytes, now: float) -> _Verdict | None:
+        """A refusal for overload; None: there is none, or another one, which is not for here."""
+        try:
+            query = parse_query(request.query)
+            patience_s = parse_timeout_s(request.headers.get(_PATIENCE))
+            key = request.headers.get(self._routing_header) or request_id
+            batcher = self._inference.resolve(query.model, query.version, key).batcher
+        except RequestError:
+            return None
+        if patience_s is None:
+            patience_s = self._inference.limits.default_deadline_s
+        verdict = self._verdicts.get((batcher, patience_s))
+        if verdict is not None and now < verdict.until:
+            return verdict
+        try:
+            batcher.foresee(1 + self._inside, now + patience_s)
+        except Overloaded as error:
+            verdict = _Verdict(
+                now + _VERDICT_S, error, request_id, whole_response(error, request_id.decode())
+            )
+        except RequestError:
+            return None
+        else:
+            return None
+        self._journal.overloaded_at = now
+        if len(self._verdicts) >= _MAX_VERDICTS:
+            self._verdicts.clear()
+        self._verdicts[batcher, patience_s] = verdict
+        return verdict
+
+    def _let_in(self) -> None:
+        """Count who goes on to the batcher; in the next turn of the event loop, they have come to it."""
+        if not self._inside:
+            asyncio.get_running_loop().call_soon(self._forget)
+        self._inside += 1
+
+    def _forget(self) -> None:
+        self._inside = 0
