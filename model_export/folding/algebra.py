@@ -151,9 +151,11 @@ def along(values: Tensor, axis: int, rank: int) -> Tensor:
 
 def compressed(values: Tensor) -> Tensor:
     """The same values with size 1 along every axis on which they do not vary (NaN equals NaN)."""
-    for axis in range(values.dim()):
+    for axis, size in enumerate(values.shape):
+        if size <= 1:
+            continue
         first = values.narrow(axis, 0, 1)
-        if values.shape[axis] > 1 and bool(((values == first) | (values.isnan() & first.isnan())).all()):
+        if bool(((values == first) | (values.isnan() & first.isnan())).all()):
             values = first
     return values
 

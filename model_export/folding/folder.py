@@ -23,13 +23,14 @@ from model_export.folding.comparison import Proof, prove
 from model_export.folding.facts import Observation, observe
 from model_export.folding.fates import tell_fates
 from model_export.folding.forms import collect_forms, plain_forms
-from model_export.folding.names import first_names, module_path
+from model_export.folding.names import first_names, module_path, normalization_name
 from model_export.folding.network import Network, read_network
 from model_export.folding.picture import drawing
 from model_export.folding.proof import relative_error, run_float64
 from model_export.folding.pruning import prune_channels
 from model_export.folding.report import FoldReport
 from model_export.folding.rules import Remainder
+from model_export.folding.rules.spellings import NORMALIZATIONS
 from model_export.folding.savings import count_savings
 from model_export.folding.sinking import sink_clamps
 from model_export.folding.trace import DynamicShapes, capture, editable, recapture
@@ -40,7 +41,7 @@ _aten = torch.ops.aten
 # max|Δ| / max|reference| of any output, in float64: a fold that is further off is not used.
 MAX_ERROR = 1e-10
 # What an exported BatchNorm becomes when it is no constant affine map.
-_REFUSED = {
+_REFUSED: dict[object, str] = {
     _aten._native_batch_norm_legit_functional.default: "training mode",
     _aten._native_batch_norm_legit.default: "training mode",
     _aten._native_batch_norm_legit.no_stats: "no running statistics; train it with them",
@@ -87,7 +88,7 @@ def fold(
         VerificationFailed: The folded program is not the original's equal.
     """
     original = editable(capture(model, example_inputs, dynamic_shapes))
-    refused = tuple(_refusals(original, allow_refusals))
+    refused = (*_refusals(original, allow_refusals), *_in_branches(original))
     observation = observe(original, example_inputs)
     network = read_network(original.graph, observation.facts, objective)
     choice, written, proof = _proven(original, network, observation, example_inputs, objective)
@@ -141,7 +142,7 @@ def _pruned(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...], objective:
 
 
 def _refusals(graph_module: fx.GraphModule, allow: bool) -> Iterator[Fate]:
-    for node in graph_module.graph.nodes:
+    for node in _nodes(graph_module):
         reason = _REFUSED.get(node.target)
         if reason is None:
             continue
@@ -149,3 +150,17 @@ def _refusals(graph_module: fx.GraphModule, allow: bool) -> Iterator[Fate]:
         if not allow:
             raise FoldRefused(name, reason)
         yield Fate(name, "refused", name, "", reason, None)
+
+
+def _in_branches(graph_module: fx.GraphModule) -> Iterator[Fate]:
+    """Those that run on a condition stay: what a branch is given and gives must suit the other one too."""
+    for node in _nodes(graph_module):
+        if node.target in NORMALIZATIONS and node.graph is not graph_module.graph:
+            name = normalization_name(node)
+            yield Fate(name, "kept", name, "", "it stands in the branch of a conditional", None)
+
+
+def _nodes(graph_module: fx.GraphModule) -> Iterator[fx.Node]:
+    """Of the program and of the branches of its conditionals."""
+    graphs = [module.graph for module in graph_module.modules() if isinstance(module, fx.GraphModule)]
+    return (node for graph in graphs for node in graph.nodes)

@@ -65,7 +65,8 @@ class _Collector:
 
     def _seed(self, operation: Operation) -> None:
         for port in operation.ports:
-            self._offer(port.value, port.view)
+            # What the original reads must be among the forms, whatever their number and its size.
+            self._enter(port.value, port.view, is_needed=True)
         if operation.output is not None and isinstance(operation.rule, Carrier):
             for form in operation.rule.output_suggestions():
                 self._offer(operation.output, form)
@@ -160,10 +161,10 @@ class _Collector:
                 for port, part in zip(value.operation.ports, seen, strict=True):
                     self._offer(port.value, port.form(part))
 
-    def _enter(self, value: Value, form: Affine) -> None:
+    def _enter(self, value: Value, form: Affine, *, is_needed: bool = False) -> None:
         form = Affine(compressed(form.scale), compressed(form.shift))
         forms = self._forms[value]
-        if len(forms) >= _MAX_FORMS or not _is_sane(form):
+        if not is_needed and (len(forms) >= _MAX_FORMS or not _is_sane(form)):
             return
         if any(form.same(other, value.known) for other in forms):
             return

@@ -173,12 +173,18 @@ class _Reader:
 
     def read(self) -> Network:
         for node in self._graph.nodes:
-            if node.op not in ("placeholder", "call_function", "output") or self._facts.is_constant(node):
+            if not self._is_computed(node):
                 continue
             if node.target in _CHECKS or self._is_tuple_of_parts(node) or not self._is_tensor_like(node):
                 continue
             self._enter(node)
         return self._network
+
+    def _is_computed(self, node: fx.Node) -> bool:
+        """Whether the node is an input, an operator's result, or a buffer that the program writes."""
+        if node.op == "get_attr" and not isinstance(node.meta.get("val"), Tensor):
+            return False  # the branch of a conditional
+        return not self._facts.is_constant(node)
 
     def _is_tensor_like(self, node: fx.Node) -> bool:
         return node.op == "output" or not isinstance(node.meta.get("val"), torch.SymInt | int | bool | None)
@@ -206,8 +212,8 @@ class _Reader:
 
     def _enter(self, node: fx.Node) -> None:
         call = self._call(node)
-        if node.target in _SIZE_READERS or node.op == "placeholder":
-            self._add(Opaque(call), [], node)
+        if node.target in _SIZE_READERS or node.op in ("placeholder", "get_attr"):
+            self._add(Opaque(Call(node, self._facts, values=())), [], node)
         elif node.op == "output":
             self._add(Opaque(call), [self.view(value) for value in call.values], None)
         elif not (self._enter_affine(call) or self._enter_sum(call) or self._enter_clip(call)):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from model_export.errors import VerificationFailed
 from model_export.folding.algebra import Affine, compressed
 from model_export.folding.allocator import Turnover
 from model_export.folding.choice import Choice
@@ -184,11 +185,19 @@ def _share(target: torch.nn.Module, source: torch.nn.Module, name: str) -> None:
 
 
 def round_weights(graph_module: fx.GraphModule) -> frozenset[str]:
-    """Turn every recipe into a parameter of its dtype, the one rounding of a fold; their names."""
+    """Turn every recipe into a parameter of its dtype, the one rounding of a fold; their names.
+
+    Raises:
+        VerificationFailed: A weight has no finite value in its dtype.
+    """
     recipes = {name: one for name, one in graph_module.named_children() if isinstance(one, _Weight)}
     turnover = Turnover()
     for name, recipe in recipes.items():
         value = recipe(recipe.dtype).contiguous()
+        if not bool(value.isfinite().all()) and bool((value.isinf() & recipe().isfinite()).any()):
+            raise VerificationFailed(
+                f"{name} does not fit into {recipe.dtype}: fold the model in float32 (model.float())"
+            )
         turnover.add(value.nbytes)
         delattr(graph_module, name)
         graph_module.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))

@@ -34,6 +34,9 @@ from model_export.folding.rules.rule import (
 )
 
 _aten = torch.ops.aten
+_SUMS = (_aten.sum.dim_IntList, _aten.sum.default)
+# Average pools that can be told what to divide by.
+_DIVIDED_POOLS = (_aten.avg_pool2d.default, _aten.avg_pool3d.default)
 
 
 class Average(Carrier):
@@ -54,12 +57,19 @@ class Average(Carrier):
     @property
     def _is_even(self) -> bool:
         """Whether κ is one number, at every size."""
-        return self._weight.numel() == 1 and not self._counts_free_axes
+        return self._weight.numel() == 1 and not self._depends_on_size
 
     @property
-    def _counts_free_axes(self) -> bool:
-        counted = self.call.operator.target in (_aten.sum.dim_IntList, _aten.sum.default)
-        return counted and bool(self._reduction.axes & self.call.free_axes(self.call.values[0]))
+    def _depends_on_size(self) -> bool:
+        """Whether other sizes than the example's have another κ: sums, and last windows that are cut off."""
+        is_free = bool(self._reduction.axes & self.call.free_axes(self.call.values[0]))
+        return is_free and (self.call.operator.target in _SUMS or self._has_cut_windows)
+
+    @property
+    def _has_cut_windows(self) -> bool:
+        if self.call.operator.target not in _DIVIDED_POOLS:
+            return False
+        return bool(self.call.argument("ceil_mode")) and self.call.argument("divisor_override") is not None
 
     def known(self, inputs: Sequence[Tensor]) -> Tensor:
         """Constants that are the same over the axes, times κ."""
@@ -95,7 +105,7 @@ class Average(Carrier):
 
     def backward(self, form: Affine) -> Iterator[tuple[Affine, ...]]:
         """The scale, and the shift divided by κ (by that inside, where it is smaller at the border)."""
-        if varying_axes(form.scale, form.shift) & self._reduction.kept_axes or self._counts_free_axes:
+        if varying_axes(form.scale, form.shift) & self._reduction.kept_axes or self._depends_on_size:
             return
         scale, shift = self._reduction.grow(form.scale), self._reduction.grow(form.shift)
         yield (Affine(scale, shift / self._weight.max()),)

@@ -162,7 +162,7 @@ def _end(call: Call, value: object, default: float) -> Tensor | None:
 
 def _clip(call: Call, low: object, high: object) -> Rule | None:
     interval = _ends(call, low, high)
-    if interval is None or len(call.values) != 1:
+    if interval is None or len(call.values) != 1 or call.input_sizes() != call.sizes:
         return None
     return Clip(call, interval, Affine.identity(len(call.sizes)))
 

@@ -114,7 +114,7 @@ def _closed(form: Affine, open_axes: set[int]) -> Affine:
 def _compressed_around_gaps(values: Tensor, open_axes: set[int]) -> Tensor:
     """`compressed`, with NaN equal to anything but along the open axes."""
     for axis in range(values.dim()):
-        if values.shape[axis] == 1 or axis in open_axes:
+        if values.shape[axis] <= 1 or axis in open_axes:
             continue
         gap = values.isnan()
         low = torch.where(gap, torch.inf, values).amin(axis, keepdim=True)
