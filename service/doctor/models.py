@@ -45,7 +45,8 @@ def _repository_remedy(error: OSError) -> str:
 def _repository(place: str, root: Path, found: list[str]) -> Finding:
     if not found:
         return problem("repository", f"no model in {place}", "`make model` makes one")
-    if open_to_all := _writable_by_others(root):
+    # A cache is made by the first fetch.
+    if root.exists() and (open_to_all := _writable_by_others(root)):
         return warning(
             "repository",
             f"{open_to_all} can be written by every user, and what lies there is served",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -101,3 +102,60 @@ async def test_all_workers_follow_when_the_answer_comes(tmp_path: Path) -> None:
         write_model(root, version="3", fault="wrong_logits")
         assert (await client.post("/models/tiny/rollback", params={"to": "3"})).status_code == 400
         assert await versions_seen(service.url) == {"1"}
+
+
+# Asks over one connection until its input ends; then says how often, and what answered.
+_CLIENT = """
+import collections, http.client, json, sys, threading
+from urllib.parse import urlsplit
+url, key, path = sys.argv[1:]
+image = open(path, "rb").read()
+connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+seen = collections.Counter()
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+print("asking", flush=True)
+while not ended.is_set():
+    connection.request("POST", "/predict", image, {"x-api-key": key})
+    answer = connection.getresponse()
+    body = json.loads(answer.read())
+    first = body.get("predictions", [{}])[0]
+    seen[f"{answer.status} {body.get('version')} {first.get('label')} {first.get('probability', 0):.4f}"] += 1
+print(json.dumps(seen))
+"""
+_CLIENTS = 4
+_ROLLBACKS = 10
+
+
+async def test_rolling_back_under_load_fails_no_request_and_mixes_no_versions(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    for version in ("1", "2"):
+        write_model(root, version=version, model=TinyModel.make(seed=int(version)))
+    (tmp_path / "keys").write_text(_admin_line + "\n")
+    (tmp_path / "image.png").write_bytes(IMAGE)
+    flags = ("--api-keys-file", str(tmp_path / "keys"), "--reload-interval-s", "0.05")
+    async with (
+        running(root, *flags, workers=2) as service,
+        asyncio.timeout(TIMEOUT_S),
+        httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S, headers=_predict) as client,
+    ):
+        arguments = (service.url, _admin_secret, str(tmp_path / "image.png"))
+        clients = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", _CLIENT, *arguments),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            for _ in range(_CLIENTS)
+        ]
+        for each in clients:
+            assert each.stdout is not None
+            await each.stdout.readline()
+        for number in range(_ROLLBACKS):
+            to = {"to": "latest"} if number % 2 else {}
+            answer = await client.post("/models/tiny/rollback", params=to)
+            assert answer.status_code == 200, answer.text
+        reports = [json.loads((await each.communicate(b""))[0]) for each in clients]
+    answers = {line for report in reports for line in report}
+    # One answer of each version, over all clients and workers: no failure, and nothing of another version.
+    assert sorted(line.split()[:2] for line in answers) == [["200", "1"], ["200", "2"]]

@@ -339,6 +339,22 @@ def test_the_commands_change_a_remote_repository(
     assert "cannot write" in capsys.readouterr().err
 
 
+def test_the_check_up_looks_at_a_remote_repository(
+    remote: Path, cache: Path, shelf: Distant, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(remote, version="2", fault="wrong_logits")
+    place = ("--repository", S3, "--repository-cache", str(cache), "--threads", "1", "--port", "0")
+    main(["doctor", *place])
+    said = capsys.readouterr().out
+    assert f"{S3}: tiny" in said
+    assert "version 1 serves" in said
+    assert "refused: version 2" in said
+    shelf.fault = "gone"
+    shutil.rmtree(cache)
+    main(["doctor", *place])
+    assert f"cannot list {S3}" in capsys.readouterr().out
+
+
 def test_each_address_has_a_folder_of_its_own(tmp_path: Path) -> None:
     def folder(address: str) -> Path:
         return load_settings(["--repository", address, "--repository-cache", str(tmp_path)]).repository_folder
