@@ -135,7 +135,8 @@ class Run:
             history = training.train(
                 network, self.dataset, config, checkpoint=checkpoint, console=self.console
             )
-        save_model(network, str(self.workdir / "weights.safetensors"))  # tied weights stay tied
+        with self.workdir.whole("weights.safetensors") as part:
+            save_model(network, str(part))  # tied weights stay tied
         self.workdir.write("history.json", history)
         self.workdir.write("data.json", metadata.summarise(self.dataset))
         summaries.print_training(history, self.console)
@@ -161,7 +162,8 @@ class Run:
             source, len(images), len(judges), before, after, after >= before or is_adapted, is_adapted
         )
         if outcome.is_taken:
-            save_model(network, str(self.workdir / "calibrated.safetensors"))
+            with self.workdir.whole("calibrated.safetensors") as part:
+                save_model(network, str(part))
         self.workdir.write("calibration.json", outcome)
         summaries.print_calibration(outcome, self.console)
         return outcome
@@ -200,9 +202,11 @@ class Run:
             constant_channels=sum(len(dead.channels) for dead in result.report.dead_channels),
         )
         table = cost.count(result.program)
-        torch.export.save(result.program, self.workdir / "folded.pt2")
+        with self.workdir.whole("folded.pt2") as part:
+            torch.export.save(result.program, part)
         self.workdir.write("fold.json", outcome)
-        (self.workdir / "fold.svg").write_text(result.report.picture(), encoding="utf-8")
+        with self.workdir.whole("fold.svg") as part:
+            part.write_text(result.report.picture(), encoding="utf-8")
         self.workdir.write("folded_cost.json", table)
         summaries.print_fold(outcome, self.console)
         if self.workdir.has("cost.json"):

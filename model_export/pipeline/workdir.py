@@ -24,6 +24,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -105,7 +108,15 @@ class WorkDir:
 
     def write(self, name: str, record: object) -> None:
         """Writes a record (a dataclass, or anything pydantic can write) as JSON."""
-        (self.path / name).write_bytes(TypeAdapter(type(record)).dump_json(record, indent=2))
+        with self.whole(name) as part:
+            part.write_bytes(TypeAdapter(type(record)).dump_json(record, indent=2))
+
+    @contextmanager
+    def whole(self, name: str) -> Iterator[Path]:
+        """Where to write a file: after the block it is there whole, after a kill within it not at all."""
+        part = self.path / f".part-{name}"
+        yield part
+        os.replace(part, self.path / name)
 
     def read(self, name: str, kind: type[_Record]) -> _Record:
         """The record that `write` wrote.

@@ -335,6 +335,22 @@ def test_an_old_proof_does_not_outlive_what_it_proved(tmp_path: Path) -> None:
     assert left_after("verify") == ["weights.safetensors", "cost.json", "folded.pt2", "model.onnx"]
 
 
+def test_a_file_of_the_work_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    workdir = WorkDir(tmp_path)
+
+    def interrupted() -> None:
+        with workdir.whole("weights.safetensors") as part:
+            part.write_bytes(b"half of")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not workdir.has("weights.safetensors")
+    with workdir.whole("weights.safetensors") as part:
+        part.write_bytes(b"all of it")
+    assert (workdir / "weights.safetensors").read_bytes() == b"all of it"
+
+
 def test_nothing_is_published_without_its_proofs(finished: Run, tmp_path: Path) -> None:
     (finished.workdir / "verification.json").rename(tmp_path / "kept.json")
     try:
