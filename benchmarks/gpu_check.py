@@ -6,6 +6,8 @@
     driver, CUDA unusable     says what is missing, exit 1
     CUDA runs                 for each model: operators by provider (from a profile), logits beside the
                               CPU's, instances a second by batch size; exit 1 where they disagree
+                              the same with CUDA graphs, and with TensorRT where it is installed
+                              the whole service on the GPU and on the CPU, by number of clients
 
 The list of a session's providers proves little: a session lists CUDA and may still run its operators on
 the CPU. So the runtime's own profile says where each operator ran.
@@ -31,12 +33,17 @@ from numpy.typing import NDArray
 from service.artifact import INPUT_NAME
 from service.engine import Engine, EngineOptions, Provider
 from service.engine.providers import NAMES, Kind, chain
-from service.errors import FoldserveError
+from service.errors import FoldserveError, LoadFailed, ProviderUnavailable
 from service.hardware import has_driver
+from service.settings import Settings
+from service.tuning import subject
+from service.tuning.load import Generator, percentile, request_bytes
+from service.tuning.process import running
 
 INSTANCES = 64
 BATCH_SIZES = (1, 8, 32, 64)
 REPEATS = 20
+CLIENTS = (1, 8, 32, 64)
 
 
 class Disagreement(Exception):
@@ -61,33 +68,73 @@ class ModelCheck:
     per_second: dict[str, dict[int, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the clients of the whole service see: answers a second and p99 in ms, by their number."""
+
+    model: str
+    provider: str
+    per_second: dict[int, float]
+    p99_ms: dict[int, float]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks every model of the repository; the exit code of the picture above."""
     parser = argparse.ArgumentParser("python -m benchmarks.gpu_check", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("models"))
     parser.add_argument("--result", type=Path, default=Path("reports/gpu-check.json"))
+    parser.add_argument("--seconds", type=float, default=5, help="of each load on the whole service")
     options = parser.parse_args(arguments)
     if not has_driver():
         print("gpu-check: no NVIDIA driver on this machine, so there is nothing to check")
         return 0
     try:
-        checks = [check(path, "cuda") for path in sorted(options.repository.glob("*/*/model*.onnx"))]
+        with tempfile.TemporaryDirectory() as cache:
+            checks = [
+                check(path, variant)
+                for path in sorted(options.repository.glob("*/*/model*.onnx"))
+                for variant in variants(path, Path(cache))
+            ]
+        served = [
+            serve(options.repository, folder.name, kind, options.seconds)
+            for folder in sorted(options.repository.iterdir())
+            if folder.is_dir()
+            for kind in ("cuda", "cpu")
+        ]
     except (Disagreement, FoldserveError) as error:
         print(f"gpu-check: {error}", file=sys.stderr)
         return 1
-    write(checks, options.result)
+    write(checks, served, options.result)
     return 0
 
 
-def check(path: Path, kind: Kind) -> ModelCheck:
-    """One model file on the provider beside the CPU.
+def variants(path: Path, cache: Path) -> list[EngineOptions]:
+    """The ways to run a model on a GPU that there are here; says which of them are lacking, and why."""
+    found = [EngineOptions(provider=Provider.CUDA)]
+    optional = {
+        "CUDA graphs": EngineOptions(provider=Provider.CUDA, cuda_graphs=True),
+        "TensorRT": EngineOptions(provider=Provider.TENSORRT, tensorrt_cache=cache),
+    }
+    for name, options in optional.items():
+        try:
+            Engine.load(path, options)
+        except (LoadFailed, ProviderUnavailable) as error:
+            print(f"gpu-check: {path}: without {name}: {error}", file=sys.stderr)
+        else:
+            found.append(options)
+    return found
+
+
+def check(path: Path, options: EngineOptions) -> ModelCheck:
+    """One model file with these options beside the CPU.
 
     Raises:
         Disagreement: No operator ran on the provider, or the logits differ beyond the file's tolerance.
         ProviderUnavailable: The session did not get the provider.
         ModelRejected: The file is not fit to serve.
     """
-    engine = Engine.load(path, EngineOptions(provider=Provider(kind)))
+    kind = options.provider.kind
+    engine = Engine.load(path, options)
     reference = Engine.load(path, EngineOptions(provider=Provider.CPU))
     for size in engine.buckets:
         engine.warm(size)
@@ -101,7 +148,28 @@ def check(path: Path, kind: Kind) -> ModelCheck:
     if not error <= tolerance:
         raise Disagreement(f"{path}: logits differ by {error:.3g} of the largest, {tolerance:.3g} is allowed")
     speeds: dict[str, dict[int, float]] = {kind: speed(engine, images), "cpu": speed(reference, images)}
-    return ModelCheck(str(path), dict(operators), error, tolerance, speeds)
+    name = f"{path} with CUDA graphs" if options.cuda_graphs else str(path)
+    return ModelCheck(name, dict(operators), error, tolerance, speeds)
+
+
+def serve(repository: Path, model: str, kind: Kind, seconds: float) -> Served:
+    """The whole service with one model, in closed loops.
+
+    Raises:
+        FoldserveError: It does not start, or stops answering.
+    """
+    found = subject.find(Settings(repository=repository, models=(model,)), 0)
+    requests = [request_bytes("http://127.0.0.1", image, subject.MEDIA_TYPE) for image in found.images(None)]
+    flags = ["--repository", str(repository), "--models", model, "--execution-provider", kind]
+    with running(flags) as service, Generator(service.url, requests) as generator:
+        generator.closed(CLIENTS[-1], seconds)
+        loads = {clients: generator.closed(clients, seconds) for clients in CLIENTS}
+    return Served(
+        model,
+        kind,
+        {clients: load.answered_per_s for clients, load in loads.items()},
+        {clients: percentile(load.latencies_ms(), 99) for clients, load in loads.items()},
+    )
 
 
 def operators_by_provider(path: Path, kind: Kind, images: NDArray[np.uint8]) -> Counter[str]:
@@ -130,10 +198,14 @@ def speed(engine: Engine, images: NDArray[np.uint8]) -> dict[int, float]:
     return {size: size / _median_s(engine, images[:size]) for size in BATCH_SIZES}
 
 
-def write(checks: Sequence[ModelCheck], result: Path) -> None:
+def write(checks: Sequence[ModelCheck], served: Sequence[Served], result: Path) -> None:
     """Prints the table and writes the result file."""
     result.parent.mkdir(parents=True, exist_ok=True)
-    document = {"onnxruntime": onnxruntime.__version__, "models": [asdict(each) for each in checks]}
+    document = {
+        "onnxruntime": onnxruntime.__version__,
+        "models": [asdict(each) for each in checks],
+        "served": [asdict(each) for each in served],
+    }
     result.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     for each in checks:
         print(
@@ -142,6 +214,12 @@ def write(checks: Sequence[ModelCheck], result: Path) -> None:
         for size in BATCH_SIZES:
             rates = ", ".join(f"{kind} {rates[size]:,.0f}/s" for kind, rates in each.per_second.items())
             print(f"  batch {size:>3}: {rates}")
+    for load in served:
+        cells = ", ".join(
+            f"{clients} clients {load.per_second[clients]:,.0f}/s (p99 {load.p99_ms[clients]:.1f} ms)"
+            for clients in CLIENTS
+        )
+        print(f"{load.model} served on {load.provider}: {cells}")
     print(f"result in {result}")
 
 

@@ -96,6 +96,17 @@ class Settings(BaseSettings):
         description="Where inference runs. `cuda` and `tensorrt` never fall back: if the session did not get "
         "it, the process says why and exits. `auto` takes the best that really works and reports it.",
     )
+    cuda_graphs: bool = Field(
+        default=False,
+        description="On a GPU, record each batch size's work once and replay it whole: less time "
+        "between small operators, more memory. Only for models that run on the GPU whole; others are "
+        "refused.",
+    )
+    tensorrt_cache: Path | None = Field(
+        default=None,
+        description="Folder, there and writable, in which TensorRT keeps what it built for this GPU. Without "
+        "it every start builds anew, for minutes.",
+    )
     precision: Literal["fp32", "fp16", "int8", "auto"] = Field(
         default="fp32",
         description="Which file of a version to load. `auto` follows the hardware (fp16 on a GPU, int8 with "

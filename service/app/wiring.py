@@ -69,6 +69,8 @@ def repository_options(settings: Settings) -> RepositoryOptions:
             threads=settings.threads,
             cpus=cpu_share(settings),
             max_batch_size=settings.max_batch_size,
+            cuda_graphs=settings.cuda_graphs,
+            tensorrt_cache=settings.tensorrt_cache,
         ),
         max_queue_size=settings.max_queue_size,
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.artifact import INPUT_NAME, ModelMetadata, Task, parse_metadata
+from service.engine.binding import Bindings
 from service.engine.contract import OUTPUTS, check_contract, identity, verified_digest
 from service.engine.faults import needs_new_process
+from service.engine.pinned import page_locked
 from service.engine.sessions import EngineOptions, OpenSession, open_session, shrink
 from service.errors import (
     EngineLost,
@@ -67,8 +69,9 @@ class Engine:
         self.requested = options.provider
         self.active = opened.kind
         self.threads = opened.threads
-        self._session = opened.runtime
         self.buckets = options.buckets
+        self._session = opened.runtime
+        self._bindings = None if opened.kind == "cpu" else self._bind()
 
     def __repr__(self) -> str:
         return f"<Engine {self.path} on {self.active}, {self.threads} thread(s)>"
@@ -116,16 +119,15 @@ class Engine:
             InferenceFailed: The runtime failed.
             EngineLost: It will from now on.
         """
-        n = len(pixels)
-        if self.active != "cpu":
-            pixels = self._padded(pixels)
         try:
+            if self._bindings is not None:
+                return self._bindings.run(pixels)
             logits, probabilities = self._session.run(OUTPUTS, {INPUT_NAME: pixels})
         except Exception as error:  # onnxruntime's exceptions have no common ancestor but this
             if needs_new_process(error):
                 raise EngineLost(f"no batch can run in this process any more: {error}") from error
             raise InferenceFailed("the model failed on this batch") from error
-        return logits[:n], probabilities[:n]
+        return logits, probabilities
 
     def warm(self, batch_size: int) -> float:
         """Run a batch of this size until it is as fast as it will be; its seconds.
@@ -171,11 +173,19 @@ class Engine:
         """
         pixels = np.zeros((1, *self.input_shape), np.uint8)
         try:
-            shrink(self._session, self.active, {INPUT_NAME: self._padded(pixels)})
+            shrink(self._session, self.active, {INPUT_NAME: pixels})
         except Exception as error:  # onnxruntime's exceptions have no common ancestor but this
             raise InferenceFailed("the model failed while it was released") from error
-        del self._session
+        del self._session, self._bindings
         give_back_freed_memory()
+
+    def _bind(self) -> Bindings:
+        """On a GPU every new batch size costs a search for kernels, so only the warmed ones are run."""
+        staging = page_locked((self.buckets[-1], *self.input_shape))
+        try:
+            return Bindings(self._session, self.active, staging, len(self.metadata.labels), self.buckets)
+        except Exception as error:  # onnxruntime's exceptions have no common ancestor but this
+            raise LoadFailed(f"{self.path}: no buffers on the device for it: {error}") from error
 
     def _is_light(self) -> bool:
         """Whether a lone instance is so fast that more threads would not pay."""
@@ -219,12 +229,3 @@ class Engine:
                 f"{self.path}: the warm-up with {len(pixels)} instance(s) failed: {error.__cause__}"
             ) from error
         return time.perf_counter() - started
-
-    def _padded(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """On a GPU every new batch size costs a search for kernels, so only the warmed ones are run."""
-        size = next(bucket for bucket in self.buckets if bucket >= len(pixels))
-        if size == len(pixels):
-            return pixels
-        padded = np.zeros((size, *pixels.shape[1:]), np.uint8)
-        padded[: len(pixels)] = pixels
-        return padded

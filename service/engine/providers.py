@@ -61,13 +61,35 @@ NAMES: Final[dict[Kind, str]] = {
 _CUDA_OPTIONS: Final = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 
-def chain(kind: Kind) -> list[tuple[str, ProviderOptions]]:
-    """The provider of this kind and those below it that take the operators it cannot run."""
+def chain(
+    kind: Kind, *, cuda_graphs: bool = False, tensorrt_cache: Path | None = None
+) -> list[tuple[str, ProviderOptions]]:
+    """The provider of this kind and those below it that take the operators it cannot run.
+
+    Args:
+        kind: Of the first one.
+        cuda_graphs: Whether a batch size's work is recorded once and then replayed as a whole.
+        tensorrt_cache: Where TensorRT keeps its engines for the next start; None: nowhere.
+    """
     cpu: tuple[str, ProviderOptions] = (NAMES["cpu"], {})
     if kind == "cpu":
         return [cpu]
-    cuda: tuple[str, ProviderOptions] = (NAMES["cuda"], dict(_CUDA_OPTIONS))
-    return [cuda, cpu] if kind == "cuda" else [(NAMES["tensorrt"], {}), cuda, cpu]
+    cuda = dict(_CUDA_OPTIONS)
+    if kind == "cuda":
+        return [(NAMES["cuda"], cuda | ({"enable_cuda_graph": "1"} if cuda_graphs else {})), cpu]
+    tensorrt = {"trt_cuda_graph_enable": "1"} if cuda_graphs else {}
+    if tensorrt_cache is not None:
+        tensorrt |= _kept_in(str(tensorrt_cache))
+    return [(NAMES["tensorrt"], tensorrt), (NAMES["cuda"], cuda), cpu]
+
+
+def _kept_in(folder: str) -> ProviderOptions:
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": folder,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": folder,
+    }
 
 
 def missing_part(kind: Kind) -> str | None:

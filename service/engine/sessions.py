@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from service.engine.binding import leave_uncaptured
 from service.engine.providers import NAMES, Kind, Provider, chain, missing_part
 from service.errors import InvalidFile, LoadFailed, ModelRejected, ProviderUnavailable
 from service.hardware import has_driver
@@ -31,6 +32,7 @@ class EngineOptions:
         max_batch_size: Largest batch that will be run.
         allow_spinning: Whether the session's threads wait for work by spinning: a little faster for a lone
             client, but the cores it takes are those that decode the next images.
+        cuda_graphs, tensorrt_cache: As of `service.engine.providers.chain`.
     """
 
     provider: Provider = Provider.AUTO
@@ -38,6 +40,8 @@ class EngineOptions:
     cpus: int | None = None
     max_batch_size: int = 64
     allow_spinning: bool = False
+    cuda_graphs: bool = False
+    tensorrt_cache: Path | None = None
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -87,8 +91,9 @@ def _open_best(path: Path, options: EngineOptions, threads: int) -> OpenSession:
 
 def _build(path: Path, kind: Kind, options: EngineOptions, threads: int) -> OpenSession:
     settings = _session_options(threads if kind == "cpu" else 1, options.allow_spinning)
+    providers = chain(kind, cuda_graphs=options.cuda_graphs, tensorrt_cache=options.tensorrt_cache)
     try:
-        runtime = onnxruntime.InferenceSession(str(path), settings, providers=chain(kind), enable_fallback=0)
+        runtime = onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
     except (ort_errors.InvalidProtobuf, ort_errors.NoSuchFile) as error:
         raise InvalidFile(f"{path}: {_one_line(error)}") from error
     except Exception as error:  # onnxruntime's exceptions have no common ancestor but this
@@ -117,6 +122,7 @@ def shrink(
     options = onnxruntime.RunOptions()
     arenas = "cpu:0" if kind == "cpu" else "cpu:0;gpu:0"
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
+    leave_uncaptured(options)
     session.run(None, inputs, options)
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_check
+from service.engine import EngineOptions, Provider
 from service.engine.providers import NAMES
 from tests.model_files import write_model
+
+CPU = EngineOptions(provider=Provider.CPU)
 
 
 @pytest.fixture
@@ -39,30 +42,45 @@ def test_a_driver_without_cuda_is_an_error_with_its_reason(
     assert "cuDNN is missing" in capsys.readouterr().err
 
 
+@pytest.mark.e2e
 def test_a_provider_that_agrees_is_measured_and_written_down(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check = gpu_check.check(model, "cpu")
+    check = gpu_check.check(model, CPU)
+    served = gpu_check.serve(model.parents[2], "tiny", "cpu", 0.2)
     assert check.error == 0
     assert set(check.operators) == {NAMES["cpu"]}
     assert all(rate > 0 for rate in check.per_second["cpu"].values())
-    gpu_check.write([check], tmp_path / "new" / "result.json")
+    gpu_check.write([check], [served], tmp_path / "new" / "result.json")
     document = json.loads((tmp_path / "new" / "result.json").read_text())
     assert document["models"][0]["model"] == str(model)
-    assert "ran on" in capsys.readouterr().out
+    assert document["served"][0]["per_second"]["64"] > 0
+    printed = capsys.readouterr().out
+    assert "ran on" in printed
+    assert "tiny served on cpu: 1 clients" in printed
+
+
+def test_what_is_not_there_is_named_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("service.engine.sessions.missing_part", lambda kind: f"{kind} is missing")
+    assert gpu_check.variants(model, tmp_path) == [EngineOptions(provider=Provider.CUDA)]
+    said = capsys.readouterr().err
+    assert "without CUDA graphs" in said
+    assert "tensorrt is missing" in said
 
 
 def test_operators_that_ran_elsewhere_are_noticed(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     monkeypatch.setattr(gpu_check, "operators_by_provider", lambda *_: Counter({NAMES["cuda"]: 3}))
     with pytest.raises(gpu_check.Disagreement, match="no operator ran on it"):
-        gpu_check.check(model, "cpu")
+        gpu_check.check(model, CPU)
 
 
 @pytest.mark.parametrize("error", [1.0, float("nan")])
 def test_other_logits_are_noticed(monkeypatch: pytest.MonkeyPatch, model: Path, error: float) -> None:
     monkeypatch.setattr(gpu_check, "disagreement", lambda *_: error)
     with pytest.raises(gpu_check.Disagreement, match="logits differ"):
-        gpu_check.check(model, "cpu")
+        gpu_check.check(model, CPU)
 
 
 def test_disagreement_is_relative_to_the_largest_logit() -> None:

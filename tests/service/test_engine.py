@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -18,12 +19,17 @@ from service.engine import (
     Provider,
     sessions,
 )
+from service.engine.binding import Bindings
 from service.engine.faults import POISONING_CUDA_ERRORS, needs_new_process
+from service.engine.pinned import page_locked
 from service.engine.providers import NAMES, chain, missing_part
 from service.errors import EngineLost, InferenceFailed, InvalidFile, LoadFailed, ProviderUnavailable
 from service.hardware import available_cpus, available_memory_bytes, has_driver, has_int8_instructions
 from service.repository import warm_up
 from tests.model_files import TinyModel, write_model
+
+if TYPE_CHECKING:
+    import ctypes
 
 OPTIONS = EngineOptions(provider=Provider.CPU, threads=1, max_batch_size=6)
 ALLOWED = len(os.sched_getaffinity(0))
@@ -134,6 +140,16 @@ def test_every_chain_begins_with_its_provider_and_ends_with_the_cpu() -> None:
         assert chain(kind)[-1][0] == NAMES["cpu"]
 
 
+def test_graphs_and_caches_are_asked_for_by_name(tmp_path: Path) -> None:
+    assert dict(chain("cuda", cuda_graphs=True))[NAMES["cuda"]]["enable_cuda_graph"] == "1"
+    assert "enable_cuda_graph" not in dict(chain("cuda"))[NAMES["cuda"]]
+    options = dict(chain("tensorrt", cuda_graphs=True, tensorrt_cache=tmp_path))
+    assert options[NAMES["tensorrt"]]["trt_engine_cache_path"] == str(tmp_path)
+    assert options[NAMES["tensorrt"]]["trt_cuda_graph_enable"] == "1"
+    assert "enable_cuda_graph" not in options[NAMES["cuda"]]
+    assert dict(chain("cpu", cuda_graphs=True, tensorrt_cache=tmp_path)) == {NAMES["cpu"]: {}}
+
+
 def test_tf32_is_off() -> None:
     assert dict(chain("cuda"))["CUDAExecutionProvider"]["use_tf32"] == "0"
 
@@ -195,12 +211,57 @@ def test_runs_any_batch_up_to_the_limit(tmp_path: Path) -> None:
 def test_padding_to_a_bucket_changes_no_result(tmp_path: Path) -> None:
     model = TinyModel.make()
     engine = Engine.load(write_model(tmp_path, model=model), OPTIONS)
-    engine.active = "cuda"  # pads, but the session is the CPU's
-    for size in range(1, 7):
+    staging, classes = np.full((6, *engine.input_shape), 99, np.uint8), len(engine.metadata.labels)
+    bindings = Bindings(engine._session, "cpu", staging, classes, engine.buckets)
+    kept = []
+    for size in (6, *range(1, 7)):
         pixels = np.stack([model.image(seed) for seed in range(size)])
-        logits, _ = engine.run(pixels)
-        assert len(logits) == size
-        np.testing.assert_allclose(logits, model.logits(pixels), rtol=1e-5, atol=1e-5)
+        logits, probabilities = bindings.run(pixels)
+        assert logits.shape == probabilities.shape == (size, classes)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+        kept.append((logits, model.logits(pixels)))
+    for logits, expected in kept:  # the buffers were used again, the answers are not theirs
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+class ScriptedDriver:
+    """CUDA's driver, as far as locking memory goes; calls end with the status that was set for them."""
+
+    def __init__(self, **statuses: int) -> None:
+        self.statuses = statuses
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*arguments: object) -> int:
+            self.calls.append(name)
+            return self.statuses.get(name, 0)
+
+        return call
+
+
+def test_memory_is_locked_for_as_long_as_anybody_has_it() -> None:
+    driver = ScriptedDriver()
+    array = page_locked((2, 3), cast("ctypes.CDLL", driver))
+    view = array[:1]
+    assert array.sum() == 0
+    assert driver.calls.count("cuMemHostRegister_v2") == 1
+    del array
+    assert "cuMemHostUnregister" not in driver.calls
+    del view
+    assert driver.calls.count("cuMemHostUnregister") == 1
+    retained, released = "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2"
+    assert driver.calls.count(retained) == driver.calls.count(released) == 2
+    assert driver.calls.count("cuCtxPushCurrent_v2") == driver.calls.count("cuCtxPopCurrent_v2") == 2
+
+
+def test_memory_that_cannot_be_locked_serves_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    driver = ScriptedDriver(cuMemHostRegister_v2=801)
+    array = page_locked((2, 3), cast("ctypes.CDLL", driver))
+    assert array.shape == (2, 3)
+    assert "cuMemHostRegister_v2 returned 801" in caplog.text
+    assert driver.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
+    del array
+    assert "cuMemHostUnregister" not in driver.calls
 
 
 def test_a_failure_of_the_runtime_is_an_inference_failure(tmp_path: Path) -> None:
