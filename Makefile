@@ -79,6 +79,10 @@ REQUESTS ?= 100000
 endurance: $(EVERYTHING) ## Count every request through disconnects, kills and restarts; slow and hostile clients (REQUESTS=1000000)
 	REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -m endurance -s $(ARGS)
 
+.PHONY: soak
+soak: $(EVERYTHING) ## The part of endurance that looks for growth: memory, threads, descriptors (REQUESTS=1000000)
+	REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -m endurance -s tests/endurance/test_soak.py $(ARGS)
+
 .PHONY: gpu-check
 gpu-check: $(RUNTIME) ## Prove that CUDA is really active and agrees with the CPU; nothing to do without a GPU
 	@$(BIN)/python -m benchmarks.gpu_check --repository '$(REPOSITORY)' $(ARGS)
@@ -125,6 +129,10 @@ bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine,
 .PHONY: bench-overload
 bench-overload: $(EVERYTHING) ## Three times the capacity, clients on other cores (ARGS="--rounds 5 --model digits")
 	$(BIN)/python -m benchmarks.overload --repository '$(REPOSITORY)' $(ARGS)
+
+.PHONY: bench-profile
+bench-profile: $(BENCHMARKS) ## Where a request's time goes, as docs/profile.md (ARGS="--clients 8 --model digits")
+	$(BIN)/python -m benchmarks.request_profile --repository '$(REPOSITORY)' --write docs/profile.md $(ARGS)
 
 .PHONY: monitor
 monitor: $(RUNTIME) ## The service with Prometheus and Alertmanager beside it, until Ctrl-C
