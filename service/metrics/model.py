@@ -20,8 +20,9 @@ from service.errors import Reason
 from service.metrics.drift import Drift
 from service.metrics.families import MAX_LABELS, OTHER_LABEL, Families, Stage
 
-# Probabilities that may wait to be counted: 64 KiB, as many batches as that is.
-_MOST_WAITING: Final = 16384
+# What may wait to be counted: so many batches, and of their probabilities 64 KiB.
+_MOST_BATCHES: Final = 256
+_MOST_PROBABILITIES: Final = 16384
 
 
 class AnsweredBatch(Protocol):
@@ -85,7 +86,7 @@ class ModelMetrics:
             stage: seconds.append for stage, seconds in self._seconds.items()
         }
         self._batches_noted: list[_Noted] = []
-        self._room = _MOST_WAITING
+        self._room = _MOST_PROBABILITIES
         self._predicted = families.images.labels(name, version, "predicted")
         self._batch_size = families.batch_size.labels(name, version)
         self._batches = families.batches.labels(name, version)
@@ -104,7 +105,7 @@ class ModelMetrics:
         noted = _Noted(batch.probabilities, batch.queue_s, batch.inference_s, batch.left, batch.started)
         self._batches_noted.append(noted)
         self._room -= noted.probabilities.size
-        if self._room <= 0:
+        if self._room <= 0 or len(self._batches_noted) >= _MOST_BATCHES:
             self._settle_batches()
 
     def batch_failed(self, size: int) -> None:
@@ -138,7 +139,7 @@ class ModelMetrics:
 
     def _settle_batches(self) -> None:
         batches, self._batches_noted = self._batches_noted, []
-        self._room = _MOST_WAITING
+        self._room = _MOST_PROBABILITIES
         if not batches:
             return
         sizes = [len(batch.queue_s) for batch in batches]

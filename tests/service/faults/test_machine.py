@@ -40,8 +40,8 @@ SOURCES = [
 ]
 # What a person reads: timestamps of log lines, exemplars and spans.
 WALL_CLOCK = {"logs.py", "series.py", "otlp.py"}
-# What an operator has changed over HTTP is written to `serving.json`; only then.
-WRITERS = {"plan.py"}
+# What an operator has changed over HTTP is written to `serving.json`, and a repository elsewhere to a cache.
+WRITERS = {"plan.py", "remote.py"}
 
 
 def free_port() -> int:
