@@ -5,6 +5,7 @@
     counters, histograms     added up; those of a worker that ended stay in the sum, or a counter would fall
     gauges of an amount      added up
     gauges of a state        the worst of them; of `…_info`, each one there is
+    exemplars                the newest of each bucket
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any, Final, TypeAlias
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from service.metrics.families import Families
 from service.metrics.text import Line, labels_text, render
 
-# One worker's families as plain data, so that they can travel: name → documentation, type, samples.
+# One worker's families as plain data, so that they can travel: by name, with samples and exemplars.
 Snapshot: TypeAlias = dict[str, dict[str, Any]]
 
 _WORST: Final[dict[str, Callable[[float, float], float]]] = {
@@ -42,6 +44,11 @@ def _plain(families: Iterable[Metric]) -> Snapshot:
             "documentation": family.documentation,
             "type": family.type,
             "samples": [[sample.name, sample.labels, sample.value] for sample in family.samples],
+            "exemplars": [
+                [sample.name, sample.labels, *sample.exemplar]
+                for sample in family.samples
+                if sample.exemplar is not None
+            ],
         }
         for family in families
     }
@@ -57,21 +64,33 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
     whole: Snapshot = {}
     for each in snapshots:
         for name, family in each.items():
-            into = whole.setdefault(name, {**family, "samples": []})
-            into["samples"] = _combined(name, [*into["samples"], *family["samples"]])
+            into = whole.setdefault(name, {**family, "samples": [], "exemplars": []})
+            into["samples"] += family["samples"]
+            into["exemplars"] += family["exemplars"]
+    for name, family in whole.items():
+        family["samples"] = _combined(name, family["samples"])
+        family["exemplars"] = _newest(family["exemplars"])
     return whole
 
 
 def _combined(family: str, samples: list[list[Any]]) -> list[list[Any]]:
     rule = max if family.endswith("_info") else _WORST.get(family, float.__add__)
-    combined: dict[tuple[str, tuple[tuple[str, str], ...]], list[Any]] = {}
+    combined: dict[tuple[object, ...], list[Any]] = {}
     for name, labels, value in samples:
-        key = (name, tuple(sorted(labels.items())))
+        key = (name, *labels.items())  # every worker writes them in the same order
         if key in combined:
             combined[key][2] = rule(float(combined[key][2]), float(value))
         else:
             combined[key] = [name, labels, value]
     return list(combined.values())
+
+
+def _newest(exemplars: list[list[Any]]) -> list[list[Any]]:
+    """One a bucket. The last item of each is when it was seen."""
+    exemplars = sorted(exemplars, key=lambda each: float(each[-1]))
+    return list(
+        {(name, *labels.items()): [name, labels, *rest] for name, labels, *rest in exemplars}.values()
+    )
 
 
 class SummedFamily:
@@ -85,8 +104,13 @@ class SummedFamily:
 
     def lines(self) -> Iterator[Line]:
         """Its samples."""
+        exemplars = {
+            (sample, labels_text(labels)): Exemplar(*exemplar)
+            for sample, labels, *exemplar in self._family["exemplars"]
+        }
         for sample, labels, value in self._family["samples"]:
-            yield sample, labels_text(labels), value, None
+            text = labels_text(labels)
+            yield sample, text, value, exemplars.get((sample, text)) if exemplars else None
 
 
 def missing_workers(count: int) -> Snapshot:

@@ -83,4 +83,5 @@ def _family(name: str, values: dict[tuple[str, str], float]) -> dict[str, Any]:
         "samples": [
             [name, {"model": model, "version": version}, value] for (model, version), value in values.items()
         ],
+        "exemplars": [],
     }

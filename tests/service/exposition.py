@@ -8,8 +8,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from service.metrics import Snapshot
+from service.metrics.text import labels_text
 
 
 class Summed(Collector):
@@ -22,8 +24,13 @@ class Summed(Collector):
         """Every family, for a registry."""
         for name, family in self._snapshot.items():
             metric = Metric(name, family["documentation"], family["type"])
+            exemplars = {
+                (sample, labels_text(labels)): Exemplar(*exemplar)
+                for sample, labels, *exemplar in family["exemplars"]
+            }
             for sample, labels, value in family["samples"]:
-                metric.add_sample(sample, labels, value)
+                exemplar = exemplars.get((sample, labels_text(labels)))
+                metric.add_sample(sample, labels, value, exemplar=exemplar)
             yield metric
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.metrics import Metrics, lasting, missing_workers, render_snapshot, snapshot, total
-from tests.service.exposition import registry_of
+from tests.service.exposition import as_the_library_writes, registry_of
 
 counts = st.lists(st.integers(0, 1000), min_size=1, max_size=5)
 
@@ -36,6 +39,22 @@ def test_counters_histograms_and_amounts_add_up(numbers: list[int]) -> None:
         count = value(whole, "foldserve_request_duration_seconds_count", route="/predict")
         below = value(whole, "foldserve_request_duration_seconds_bucket", route="/predict", le="0.0025")
         assert count == below == sum(numbers)
+
+
+def test_the_newest_exemplar_of_each_bucket_is_shown() -> None:
+    older, newer = (Metrics(version="1") for _ in range(2))
+    for metrics, trace_id, seconds in (
+        (older, "a" * 32, 0.002),
+        (older, "b" * 32, 2.0),
+        (newer, "c" * 32, 0.002),
+    ):
+        metrics.request_finished("/predict", "POST", 200, seconds, trace_id)
+    # As it travels between processes.
+    snapshots = [orjson.loads(orjson.dumps(snapshot(each))) for each in (newer, older)]
+    text, _ = render_snapshot(total(snapshots), openmetrics=True)
+    shown = re.findall(r'# \{trace_id="(\w)\w*"\} (\S+)', text.decode())
+    assert sorted(shown) == [("b", "2.0"), ("c", "0.002")]
+    assert text == as_the_library_writes(registry_of(total(snapshots)), openmetrics=True)
 
 
 def test_one_worker_that_is_not_ready_shows() -> None:
