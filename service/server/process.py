@@ -20,6 +20,7 @@ from service.server.acceptor import Acceptor
 from service.server.connection import Connection, ConnectionLimits
 from service.server.door import Door
 from service.server.listener import admit_no_more
+from service.server.memory import spare_what_stays
 from service.server.rpc import open_port
 from service.server.signals import SIGNALS, release_signals
 from service.server.tls import tls_context
@@ -82,6 +83,7 @@ class Server(uvicorn.Server):
         except BaseException:
             self.should_exit = True
             raise
+        spare_what_stays()
         logger.info("ready after %.2f s", time.perf_counter() - started)
 
     @property

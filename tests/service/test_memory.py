@@ -62,3 +62,16 @@ def test_the_allocator_keeps_one_arena_and_reuses_large_blocks() -> None:
 def test_what_an_operator_says_by_glibcs_own_variables_holds() -> None:
     arenas, _ = allocator("level", MALLOC_ARENA_MAX="8")
     assert arenas > 1
+
+
+def test_what_stays_is_not_looked_through_again() -> None:
+    program = (
+        "import gc; from service.server.memory import spare_what_stays; before = len(gc.get_objects()); "
+        "spare_what_stays(); print(before, gc.get_freeze_count(), len(gc.get_objects()))"
+    )
+    printed = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    before, frozen, left = map(int, printed.split())
+    assert frozen > 0.5 * before
+    assert left < 0.1 * before
