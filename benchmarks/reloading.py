@@ -51,7 +51,7 @@ class Window:
         latencies_ms: Of every answer, ascending.
         failures: Answers that were not 200.
         seconds: How long it was.
-        memory_bytes: Of the process at its end, what no other process shares.
+        memory_bytes: Of the service's processes at its end, what nobody else shares.
     """
 
     latencies_ms: Sequence[float]
@@ -151,6 +151,11 @@ async def reload(repository: Path, version: int, client: httpx.AsyncClient) -> f
                 return time.perf_counter() - published
 
 
+def _memory_bytes(service: psutil.Process) -> int:
+    processes = (service, *service.children(recursive=True))
+    return sum(process.memory_full_info().uss for process in processes)
+
+
 async def measure(model: Path, reloads: int, clients: int, steady_s: float, flags: Sequence[str]) -> bool:
     """Print the table; whether every request was answered."""
     metadata = Engine.load(model / Precision.FP32.file_name).metadata
@@ -167,7 +172,7 @@ async def measure(model: Path, reloads: int, clients: int, steady_s: float, flag
             await asyncio.sleep(min(2.0, steady_s))
             crowd.begin()
             await asyncio.sleep(steady_s)
-            steady = crowd.end(process.memory_full_info().uss)
+            steady = crowd.end(_memory_bytes(process))
             print("           requests/s   p50 ms   p99 ms   max ms  failures      MiB")
             print(steady.line("steady"))
             crowd.begin()
@@ -176,7 +181,7 @@ async def measure(model: Path, reloads: int, clients: int, steady_s: float, flag
                 seconds.append(await reload(repository, version, client))
                 if sys.stderr.isatty():
                     print(f"\r{version - 1} of {reloads}", end="\r", file=sys.stderr)
-            reloading = crowd.end(process.memory_full_info().uss)
+            reloading = crowd.end(_memory_bytes(process))
             print(reloading.line("reloading"))
     ratio = percentile(reloading.latencies_ms, 99) / percentile(steady.latencies_ms, 99)
     print(f"{reloads} reloads, {sum(seconds) / reloads:.2f} s each; p99 {ratio:.2f} times the steady one")

@@ -19,6 +19,8 @@ from benchmarks.serving.limits import Limits
 from benchmarks.serving.rounds import Cell, Plan
 from benchmarks.serving.workloads import NAMES
 
+# The contender that infers nothing.
+FLOOR: Final = "constant"
 HEAD: Final = """# The service beside others
 
 Every server has the same model file, the same ONNX Runtime and the same pictures; the others decode with the
@@ -27,7 +29,8 @@ measurement. Contenders take turns, in a new order each round. A cell is the med
 second (p99 in ms), and ×, our rate over theirs in the same round. *CPU-ms* an image and *MB* (shared pages
 counted once) are those of the highest concurrency; *ready* is from the start of the process to its first
 answer. *limit*: decoding by Pillow and inference at its best batch size on all cores, with no service around
-them. `foldserve` has its default settings.
+them. `constant`: a bare ASGI function that answers without looking, in one process; not in the picture.
+`foldserve` has its default settings.
 
 Made by `make bench`{how}.
 """
@@ -131,7 +134,7 @@ def _draw(measured: Mapping[str, Measured], path: Path) -> None:
     for position, (workload, each) in enumerate(measured.items(), start=1):
         axes = figure.add_subplot(1, len(measured), position)
         rows = medians(each.cells)
-        for contender in dict.fromkeys(row.contender for row in rows):
+        for contender in dict.fromkeys(row.contender for row in rows if row.contender != FLOOR):
             own = [row for row in rows if row.contender == contender]
             axes.plot(
                 [row.concurrency for row in own], [row.images_per_s for row in own], "o-", label=contender
