@@ -1,6 +1,7 @@
 """``python -m tests.deploy.faulty FLAGS``: the real service, whose engine does wrong when it is told to.
 
-The variable ``FAULT_FILE`` names a file; what stands in it, once it is there, is what is wrong.
+The variable ``FAULT_FILE`` names a file; what stands in it, once it is there, is what is wrong. An engine
+that never ends leaves a file beside it whose name ends in ``.hangs``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def _run(self: Engine, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], 
     fault = _FAULT.read_text() if _FAULT.exists() else ""
     if fault == "failing":
         raise RuntimeError("poisoned")
+    if fault and fault not in _DELAYS_S:
+        _FAULT.with_suffix(".hangs").touch()
     if fault:
         threading.Event().wait(_DELAYS_S.get(fault))
     return _healthy(self, pixels)

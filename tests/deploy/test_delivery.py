@@ -118,7 +118,7 @@ def watched(folder: Path, receiver: Receiver, free_port: Callable[[], int]) -> I
     addresses = Addresses(*(f"127.0.0.1:{free_port()}" for _ in range(3)))
     service, fault = f"http://{addresses.service}", folder / "fault"
     start = f"env FAULT_FILE={fault} {sys.executable} -m tests.deploy.faulty --repository {folder / 'models'}"
-    limits = f"--workers 1 --threads 1 --max-queue-size {QUEUE}"
+    limits = f"--workers 1 --threads 1 --max-queue-size {QUEUE} --default-deadline-ms 25000"
     with (
         target.running(service, f"{start} {limits} --shutdown-grace-s 0"),
         monitoring(addresses, "200ms", folder / "rules.yaml", folder / "alertmanager.yaml"),
@@ -156,8 +156,11 @@ def test_a_full_queue_is_told(
 ) -> None:
     with ThreadPoolExecutor(2) as clients, watched(tmp_path, receiver, unused_tcp_port_factory) as service:
         service.fault.write_text("hanging")
-        waiting = [clients.submit(service.predict, images) for images in (1, QUEUE - 1)]
         with httpx.Client(base_url=service.client.base_url) as other:
+            waiting = [clients.submit(service.predict)]
+            while not service.fault.with_suffix(".hangs").exists():  # only then do the others wait for it
+                other.get("/livez")
+            waiting.append(clients.submit(service.predict, QUEUE - 1))
             told = _until_told(receiver, "FoldserveSaturated", lambda: other.get("/livez"))
         assert told == {"FoldserveSaturated"}
         assert not any(request.done() for request in waiting)

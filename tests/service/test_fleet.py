@@ -27,12 +27,14 @@ IMAGE = png(TinyModel.make().image(1))
 
 def workers(service: Service) -> list[psutil.Process]:
     """Those that live."""
-    alive = [
-        child
-        for child in psutil.Process(service.process.pid).children()
-        if child.status() != psutil.STATUS_ZOMBIE
-    ]
-    return [child for child in alive if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(service.process.pid).children() if _is_worker(child)]
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    try:
+        return child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def answered(client: httpx.AsyncClient) -> float:
