@@ -25,6 +25,7 @@ import torch
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from benchmarks.page import add_flag, deliver
 from model_export.config import DataConfig, DatasetName, Normalization, RunConfig, TrainConfig
 from model_export.evaluation import accuracy
 from model_export.pipeline import Run, WorkDir
@@ -186,9 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planning", description=__doc__)
     parser.add_argument("datasets", nargs="*", help="some of them; all three when none is given")
     parser.add_argument("--folder", type=Path, default=Path("reports/planning"), help="where runs are kept")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="where the page goes; printed if not given"
-    )
+    add_flag(parser)
     parsed = parser.parse_args(arguments)
     chosen = [dataset for dataset in EPOCHS if dataset in (parsed.datasets or EPOCHS)]
     place = os.environ.get("TEST_DATA_DIR")
@@ -202,10 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = config_for(trial, Path(place) if place else None)
         outcomes.append(measure(trial, config, parsed.folder, console))
     text = page(outcomes)
-    if parsed.write:
-        parsed.write.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+    deliver(text, parsed.write)
 
 
 if __name__ == "__main__":

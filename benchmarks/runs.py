@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks.page import add_flag, deliver
 from model_export.records import SpeedUp
 
 HEAD = """# A run for each of three data sets
@@ -190,9 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--data-dir", default=os.environ.get("TEST_DATA_DIR"), help="holds mnist/ and cifar10/"
     )
     parser.add_argument("--folder", type=Path, default=Path("reports/runs"), help="where runs are kept")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="where the page goes; printed if not given"
-    )
+    add_flag(parser)
     parsed = parser.parse_args(arguments)
     if unknown := set(parsed.datasets) - set(names):
         parser.error(f"no data set {', '.join(sorted(unknown))}; there are {', '.join(names)}")
@@ -205,10 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         place = None if case.dataset in WITHOUT_FILES else parsed.data_dir
         reports.append((case, made(case, place, parsed.folder)))
     text = page(reports)
-    if parsed.write:
-        parsed.write.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+    deliver(text, parsed.write)
 
 
 if __name__ == "__main__":

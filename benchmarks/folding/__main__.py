@@ -20,6 +20,7 @@ from benchmarks.folding.journal import Journal, digest_of
 from benchmarks.folding.measuring import measure
 from benchmarks.folding.table import page
 from benchmarks.folding.tools import ALL_TOOLS
+from benchmarks.page import add_flag, deliver
 from tests.folding.collection import COLLECTION
 
 
@@ -48,10 +49,7 @@ def main() -> int:
     results = [result for result in journal.results if result.network in names]
     _tell(results)
     text = page(networks, results)
-    if options.write:
-        options.write.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+    deliver(text, options.write)
     return 0
 
 
@@ -67,9 +65,7 @@ def _tell(results: Iterable[Result]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.folding", description=__doc__)
     parser.add_argument("names", nargs="*", help="networks or topics; all when none is given")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="where the page goes; printed if not given"
-    )
+    add_flag(parser)
     parser.add_argument(
         "--journal", type=Path, metavar="FILE", default=Path("reports/folding-comparison.jsonl")
     )

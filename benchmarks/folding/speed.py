@@ -41,6 +41,7 @@ import model_export.architectures
 import model_export.export
 import model_export.folding
 from benchmarks.folding.journal import Journal, digest_of
+from benchmarks.page import add_flag, deliver
 from model_export.architectures import build
 from model_export.cost import interval_of_median
 from model_export.export import lower, network_graph
@@ -250,10 +251,7 @@ def main() -> int:
 
 def _tell(results: Sequence[SpeedUp], options: argparse.Namespace) -> int:
     text = page(results, options.threads)
-    if options.write:
-        options.write.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+    deliver(text, options.write)
     slow = [r for r in results if r.high < SLOWEST]
     for r in slow:
         print(
@@ -274,9 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("architectures", nargs="*", metavar="NETWORK", help=f"some of {names}")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime, in one operator")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="where the page goes; printed if not given"
-    )
+    add_flag(parser)
     parser.add_argument("--journal", type=Path, metavar="FILE", default=Path("reports/folding-speed.jsonl"))
     return parser
 

@@ -12,11 +12,17 @@ import numpy as np
 from service.engine import EngineOptions, Provider
 from service.metrics import Metrics
 from service.repository import Repository, RepositoryOptions, ServedModel
-from tests.model_files import TinyModel
+from tests.model_files import TinyModel, write_model
 
 PATIENCE_S = 30.0
 ENGINE = EngineOptions(provider=Provider.CPU, threads=1, max_batch_size=4)
 IMAGE = TinyModel.make().image(1)
+
+
+def versions(root: Path, *numbers: str) -> None:
+    """Publish good versions of the model ``tiny``."""
+    for number in numbers:
+        write_model(root, version=number)
 
 
 def options(root: Path, **changes: object) -> RepositoryOptions:

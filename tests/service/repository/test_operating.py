@@ -11,12 +11,7 @@ from service.errors import Forbidden, InvalidParameter, ModelNotFound, NotReady
 from service.repository import Canary, Plan
 from service.repository.plan import read_plan
 from tests.model_files import write_model
-from tests.service.repository.running import logits, serving, states
-
-
-def versions(root: Path, *numbers: str) -> None:
-    for number in numbers:
-        write_model(root, version=number)
+from tests.service.repository.running import logits, serving, states, versions
 
 
 async def test_rollback_goes_down_and_stays(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from service.errors import ModelNotFound
 from service.repository.routing import share
 from tests.model_files import write_model
 from tests.service.fakes import until
-from tests.service.repository.running import serving, states
+from tests.service.repository.running import serving, states, versions
 
 KEYS = [b"client-%d" % number for number in range(2000)]
 
@@ -21,11 +21,6 @@ KEYS = [b"client-%d" % number for number in range(2000)]
 def arrange(root: Path, **plan: object) -> None:
     """Write the plan of the model ``tiny``."""
     (root / "tiny" / "serving.json").write_text(json.dumps(plan))
-
-
-def versions(root: Path, *numbers: str) -> None:
-    for number in numbers:
-        write_model(root, version=number)
 
 
 async def test_only_the_live_version_is_loaded_without_a_plan(tmp_path: Path) -> None:
