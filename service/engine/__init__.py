@@ -11,7 +11,7 @@
 The one place that touches onnxruntime: its exceptions do not leave it.
 """
 
-from service.engine.contract import verified_digest
+from service.engine.contract import digest_of, verified_digest
 from service.engine.engine import Engine, SelfTestResult
 from service.engine.providers import Kind, Provider, missing_part
 from service.engine.sessions import EngineOptions
@@ -22,6 +22,7 @@ __all__ = [
     "Kind",
     "Provider",
     "SelfTestResult",
+    "digest_of",
     "missing_part",
     "verified_digest",
 ]

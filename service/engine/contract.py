@@ -22,7 +22,6 @@ from service.errors import ContractMismatch, InvalidFile
 logger = logging.getLogger(__name__)
 
 OUTPUTS = (LOGITS_NAME, PROBABILITIES_NAME)
-_READ_BYTES = 1 << 20
 
 
 def verified_digest(path: Path) -> str:
@@ -32,7 +31,7 @@ def verified_digest(path: Path) -> str:
         InvalidFile: It cannot be read, or its sidecar promises something else.
     """
     try:
-        digest = _digest(path)
+        digest = digest_of(path)
         text = _sidecar_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidFile(f"{path}: cannot be read: {error}") from error
@@ -65,12 +64,14 @@ def _sidecar_text(path: Path) -> str | None:
         return None
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as `sha256sum` writes it.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_contract(session: onnxruntime.InferenceSession, metadata: ModelMetadata, path: Path) -> None:

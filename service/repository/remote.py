@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Final
 
 from service.artifact import SIDECAR_SUFFIX, Precision, parse_sidecar, sidecar_path
-from service.engine import verified_digest
+from service.engine import digest_of, verified_digest
 from service.errors import FetchFailed, InvalidFile, InvalidPlan, RemoteUnavailable
 from service.repository.catalogue import Catalogue, Fingerprint, Shelf, is_name, is_version, versions
 from service.repository.options import RepositoryOptions
@@ -316,7 +316,6 @@ def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:
 
 def _has_digest(path: Path, promised: str) -> bool:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == promised
+        return digest_of(path) == promised
     except OSError:
         return False
