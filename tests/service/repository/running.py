@@ -43,8 +43,10 @@ async def serving(root: Path, **changes: object) -> AsyncIterator[Repository]:
     """A repository that serves, and is closed at the end."""
     repository = await started(root, **changes)
     async with asyncio.timeout(PATIENCE_S):
-        yield repository
-        await repository.close(1)
+        try:
+            yield repository
+        finally:
+            await repository.close(1)
 
 
 def exposition(repository: Repository) -> str:
