@@ -1,13 +1,15 @@
-"""What holds for every test: seeded examples, and the folder with real pictures, or a skip without one."""
+"""What holds for every test: seeded examples, ports that stay free, real pictures or a skip without them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.ports import free_port
 
 # Examples are the same ones in every run, and a busy machine makes no test fail.
 settings.register_profile("foldserve", deadline=None, derandomize=True)
@@ -23,6 +25,18 @@ def data_dir() -> Path:
     path = Path(value)
     assert path.is_dir(), f"TEST_DATA_DIR={value}: no such folder"
     return path
+
+
+@pytest.fixture(scope="session")
+def unused_tcp_port_factory() -> Callable[[], int]:
+    """In the place of pytest-asyncio's, whose ports may be taken before they are used."""
+    return free_port
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """One port."""
+    return free_port()
 
 
 @pytest.fixture

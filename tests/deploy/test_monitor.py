@@ -80,7 +80,7 @@ def latencies_s(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) 
     with (
         target.running(url, f"{start} --repository {folder / 'models'}"),
         monitoring(addresses, "1s"),
-        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=TIMEOUT_S) as client,
         ThreadPoolExecutor(CLIENTS) as clients,
     ):
         yield list(clients.map(_latency_s, [client] * REQUESTS))
@@ -126,7 +126,7 @@ def mixed_traffic(addresses: Addresses, latencies_s: list[float]) -> None:
         leaving.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
     picture = png(TinyModel.make().image(1))
     files = [(f"image{number}", ("x.png", picture, "image/png")) for number in range(64)]
-    with httpx.Client(base_url=f"http://{addresses.service}") as client:
+    with httpx.Client(base_url=f"http://{addresses.service}", timeout=TIMEOUT_S) as client:
         assert client.post("/predict", content=b"no picture").status_code == 422
         while "foldserve_drift_psi{" not in client.get("/metrics").text:
             client.post("/predict", files=files).raise_for_status()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from tests.model_files import write_model
+from tests.ports import free_port
 from tests.service.test_process import TIMEOUT_S, command
 from tests.service.test_tls import OPENSSL, self_signed
 from tests.service.wire import IMAGE
@@ -29,14 +29,6 @@ pytestmark = [
         not (NGINX and OPENSSL) or os.geteuid() != 0, reason="needs nginx and openssl, as root"
     ),
 ]
-
-
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def lay_out(folder: Path, port: int, instances: list[int]) -> tuple[Path, ssl.SSLContext]:
@@ -98,7 +90,7 @@ async def all_answered_again(seen: list[Counter[int]]) -> None:
 
 async def test_restarting_both_instances_under_load_fails_no_request(tmp_path: Path) -> None:
     write_model(tmp_path / "models")
-    port, *ports = free_ports(3)
+    port, *ports = (free_port() for _ in range(3))
     config, trust = lay_out(tmp_path, port, ports)
     seen: list[Counter[int]] = [Counter() for _ in range(8)]
     is_over = asyncio.Event()

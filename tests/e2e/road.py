@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loadtest import target
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 EXPORT_TIMEOUT_S = 1700
@@ -95,8 +95,7 @@ def export(folder: Path, name: str, *flags: str, threads: int = 1) -> Exported:
 @contextlib.contextmanager
 def serve(repository: Path) -> Iterator[Served]:
     """A service over the repository, started by its real command, for the length of the block."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     command = shlex.join([sys.executable, "-m", "service", "--repository", str(repository)])
     with (
         target.running(url, command) as process,

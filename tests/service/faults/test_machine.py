@@ -10,7 +10,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ import pytest
 import service as package
 from service.errors import Reason
 from tests.model_files import write_model
+from tests.ports import free_port
 from tests.service.faults.conftest import Watch, Watched, eventually, reason_of
 from tests.service.test_fleet import all_ready, predict, workers
 from tests.service.test_process import TIMEOUT_S, command, running
@@ -42,12 +42,6 @@ SOURCES = [
 WALL_CLOCK = {"logs.py", "series.py", "otlp.py"}
 # What an operator has changed over HTTP is written to `serving.json`, and a repository elsewhere to a cache.
 WRITERS = {"plan.py", "remote.py"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @asynccontextmanager
