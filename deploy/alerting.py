@@ -30,6 +30,8 @@ import yaml
 RULES_FILE = Path(__file__).with_name("prometheus") / "rules.yaml"
 RUNBOOK_FILE = Path(__file__).parents[1] / "docs" / "runbook.md"
 LATENCY_OBJECTIVE_S = 0.1  # an edge of the duration buckets, or the share would be a guess
+# Every route that predicts, in any protocol; gRPC's methods are routes too.
+PREDICTIONS = 'route=~"/predict|/v2/.+/infer|/v1/.+:predict|/.+/ModelInfer"'
 DRIFT_LIMIT = 0.25  # of the population stability index: by convention a change that matters
 _RUNBOOK_HEAD = (
     "# Runbook",
@@ -64,7 +66,7 @@ class Objective:
     """A promise to users.
 
     Attributes:
-        bad_ratio: PromQL for the share of bad requests over WINDOW.
+        bad_ratio: PromQL for the share of bad ones among the PREDICTIONS over WINDOW; LIMIT: what is slow.
         budget: The share that may be bad.
         remedy: Where to look first.
     """
@@ -76,7 +78,8 @@ class Objective:
 
     def expression(self, window: str) -> str:
         """PromQL for the share of bad requests over one window."""
-        return self.bad_ratio.replace("WINDOW", window).replace("LIMIT", str(LATENCY_OBJECTIVE_S))
+        terms = {"WINDOW": window, "LIMIT": str(LATENCY_OBJECTIVE_S), "PREDICTIONS": PREDICTIONS}
+        return re.sub("|".join(terms), lambda match: terms[match[0]], self.bad_ratio)
 
     def series(self, window: str) -> str:
         """The recorded series of one window."""
@@ -86,16 +89,16 @@ class Objective:
 OBJECTIVES = (
     Objective(
         "availability",
-        'sum(rate(foldserve_requests_total{route="/predict",code=~"5.."}[WINDOW]))'
-        ' / sum(rate(foldserve_requests_total{route="/predict"}[WINDOW]))',
+        'sum(rate(foldserve_requests_total{PREDICTIONS,code=~"5.."}[WINDOW]))'
+        " / sum(rate(foldserve_requests_total{PREDICTIONS}[WINDOW]))",
         0.001,
         "foldserve_rejected_total by reason says why. overloaded: more replicas. inference_failed: the log "
         "has the cause. not_ready: look at foldserve_reloads_total.",
     ),
     Objective(
         "latency",
-        '1 - sum(rate(foldserve_request_duration_seconds_bucket{route="/predict",le="LIMIT"}[WINDOW]))'
-        ' / sum(rate(foldserve_request_duration_seconds_count{route="/predict"}[WINDOW]))',
+        '1 - sum(rate(foldserve_request_duration_seconds_bucket{PREDICTIONS,le="LIMIT"}[WINDOW]))'
+        " / sum(rate(foldserve_request_duration_seconds_count{PREDICTIONS}[WINDOW]))",
         0.01,
         "foldserve_stage_duration_seconds says where the time goes. queue: too much load for the engine. "
         "decode: large pictures. receive: slow clients.",
@@ -166,6 +169,9 @@ def _burn_alerts() -> Iterator[dict[str, Any]]:
             )
 
 
+_REFUSED = 'foldserve_reloads_total{result!="success"}'
+
+
 def _health_alerts() -> Iterator[dict[str, Any]]:
     yield _alert(
         "FoldserveDown",
@@ -174,6 +180,14 @@ def _health_alerts() -> Iterator[dict[str, Any]]:
         "{{ $labels.instance }} does not answer.",
         "Is the process there? Its last log line says why it ended. Prometheus must reach its port.",
         "1m",
+    )
+    yield _alert(
+        "FoldserveUnknown",
+        'absent(up{job="foldserve"})',
+        "page",
+        "Prometheus knows no instance of the service.",
+        "Are there any? Else the discovery finds none: the scrape job must be called foldserve.",
+        "5m",
     )
     yield _alert(
         "FoldserveNotReady",
@@ -185,10 +199,20 @@ def _health_alerts() -> Iterator[dict[str, Any]]:
     )
     yield _alert(
         "FoldserveReloadFailed",
-        'increase(foldserve_reloads_total{result!="success"}[15m]) > 0',
+        # The first one of a new instance or model grows from nothing, which is no increase.
+        f"increase({_REFUSED}[15m]) > 0 or ({_REFUSED} > 0 unless {_REFUSED} offset 15m)",
         "ticket",
         "A version of {{ $labels.model }} was refused: {{ $labels.result }}.",
         "The old version still serves. The log names the file and the remedy; export the version again.",
+    )
+    yield _alert(
+        "FoldserveCpuFallback",
+        "foldserve_cpu_fallback == 1",
+        "ticket",
+        "{{ $labels.instance }} has a GPU, and runs {{ $labels.model }} on the CPU.",
+        "The log says at start why CUDA could not be used, and `python -m service doctor` says it again. "
+        "execution_provider=cuda makes that an error, execution_provider=cpu says that it is meant.",
+        "5m",
     )
     yield _alert(
         "FoldserveCpuBesideGpu",
@@ -196,7 +220,8 @@ def _health_alerts() -> Iterator[dict[str, Any]]:
         ' and on (model) count by (model) (foldserve_execution_provider_info{active!="cpu"}) > 0',
         "ticket",
         "{{ $labels.instance }} runs {{ $labels.model }} on the CPU while its siblings have a GPU.",
-        "The log says at start why CUDA could not be used. execution_provider=cuda makes that an error.",
+        "It sees no driver: was it given a GPU, and does its node have one? "
+        "execution_provider=cuda makes that an error.",
         "5m",
     )
     yield _alert(

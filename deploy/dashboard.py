@@ -26,7 +26,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import GraphDrawStyle, StackingMode
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
-from deploy.alerting import DRIFT_LIMIT, LATENCY_OBJECTIVE_S
+from deploy.alerting import DRIFT_LIMIT, LATENCY_OBJECTIVE_S, PREDICTIONS
 
 DASHBOARD_FILE: Final = Path(__file__).with_name("grafana") / "dashboards" / "foldserve.json"
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${source}")
@@ -73,7 +73,7 @@ def _of_model(is_chosen: bool) -> str:
     return '{model=~"$model"}' if is_chosen else ""
 
 
-_PREDICT: Final = '{route="/predict"}'
+_PREDICT: Final = f"{{{PREDICTIONS}}}"
 _DURATION: Final = "foldserve_request_duration_seconds"
 _STAGE: Final = "foldserve_stage_duration_seconds"
 

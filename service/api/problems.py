@@ -41,6 +41,8 @@ STATUSES: Final = MappingProxyType(
     }
 )
 
+# What counts against the promise to answer.
+FAILURES: Final = frozenset(status for status in STATUSES.values() if status >= 500)
 # The clients of the inference protocols know 400 alone for what is wrong with a tensor.
 _TENSOR_STATUS: Final = 400
 # A model that is not ready or on its way out says nothing about when; a second later is worth a try.

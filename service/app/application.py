@@ -19,6 +19,7 @@ from service.api.exposition import metrics_router
 from service.api.health import health_router
 from service.api.inference import Inference
 from service.api.pages import pages_router
+from service.api.problems import FAILURES
 from service.api.protocol.routes import protocol_router
 from service.app.framework import Framework, unexpected_failure
 from service.app.journal import Journal
@@ -99,6 +100,8 @@ class Application:
         )
         lean = lean_routes(self.inference, self.metrics)
         self._lean = LeanRoutes(lean)
+        for route in lean:
+            self.metrics.expect_failures(route.template, METHOD, FAILURES)
         self._framework = Framework(self.journal, self.inference.bodies, routers, lean, self._lifespan)
 
     def __repr__(self) -> str:

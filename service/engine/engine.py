@@ -56,6 +56,7 @@ class Engine:
         sha256: Of the file's bytes.
         requested: The provider asked for.
         active: The kind of provider it runs on.
+        is_fallback: Whether that is the CPU because the GPU that is there could not be used.
         threads: Of one inference.
         buckets: Batch sizes to be warmed.
     """
@@ -68,6 +69,7 @@ class Engine:
         self.sha256 = sha256
         self.requested = options.provider
         self.active = opened.kind
+        self.is_fallback = opened.is_fallback
         self.threads = opened.threads
         self.buckets = options.buckets
         self._session = opened.runtime

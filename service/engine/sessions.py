@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +52,18 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """A session, the kind of provider it runs on, and the threads of one inference."""
+    """A session.
+
+    Attributes:
+        kind: The kind of provider it runs on.
+        threads: Of one inference.
+        is_fallback: Whether that is the CPU because the GPU that is there could not be used.
+    """
 
     runtime: onnxruntime.InferenceSession
     kind: Kind
     threads: int
+    is_fallback: bool = False
 
 
 def open_session(path: Path, options: EngineOptions, threads: int) -> OpenSession:
@@ -86,6 +93,7 @@ def _open_best(path: Path, options: EngineOptions, threads: int) -> OpenSession:
             except ProviderUnavailable as error:
                 fault = str(error)
         logger.warning("an NVIDIA driver is present, but inference runs on the CPU: %s", fault)
+        return replace(_build(path, "cpu", options, threads), is_fallback=True)
     return _build(path, "cpu", options, threads)
 
 

@@ -84,6 +84,11 @@ class Families:
             "The execution provider asked for and the one in use.",
             ("model", "requested", "active"),
         )
+        self.cpu_fallback = GaugeFamily(
+            "foldserve_cpu_fallback",
+            "1 where the model runs on the CPU, unasked, although an NVIDIA driver is installed.",
+            ("model",),
+        )
         self.load_duration = HistogramFamily(
             "foldserve_model_load_duration_seconds",
             "Building, warming and self-testing one version.",

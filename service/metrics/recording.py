@@ -1,9 +1,12 @@
-"""Recording: what the other rooms call, and how it becomes an exposition."""
+"""Recording: what the other rooms call, and how it becomes an exposition.
+
+What an alert looks at begins at 0. A series that begins at 1 has not grown, as far as Prometheus knows.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, get_args
 
 from prometheus_client import CollectorRegistry
@@ -55,8 +58,21 @@ class Metrics(Families, Collector):
         # Route, method and status → seconds of each request since the last settlement.
         self._answered: dict[tuple[str, str, int], list[float]] = {}
         self._unsettled = 0
+        # What is said of a model only while it takes requests.
+        self._of_serving = (
+            self.queue_depth,
+            self.queue_capacity,
+            self.predicted_wait,
+            self.queue_age,
+            self.execution_provider_info,
+            self.cpu_fallback,
+        )
         self._is_ready: Callable[[], bool] = lambda: False
         self._read_gpus: ReadGpus | None = None
+        for reason in Reason:
+            self.rejected.labels(reason.value)
+        for stage in get_args(Stage):
+            self.cancelled.labels(stage)
         self.registry.register(self)
 
     def for_model(
@@ -85,6 +101,11 @@ class Metrics(Families, Collector):
             self._models[key] = known = ModelMetrics(self, name, version, labels, threshold)
         known.drift = None if reference is None else Drift(reference)
         return known
+
+    def expect_failures(self, route: str, method: str, statuses: Iterable[int]) -> None:
+        """Show that no request of this kind has ended so yet."""
+        for status in statuses:
+            self.requests.labels(route, method, str(status))
 
     def request_finished(
         self, route: str, method: str, status: int, seconds: float, trace_id: str | None = None
@@ -143,14 +164,20 @@ class Metrics(Families, Collector):
         sha256: str,
         requested_provider: str,
         active_provider: str,
+        is_fallback: bool,
         selftest_max_abs_error: float,
     ) -> None:
-        """This version of the model is loaded, in place of whatever had its number."""
+        """This version of the model is loaded, in place of whatever had its number.
+
+        Args:
+            is_fallback: It runs on the CPU because the GPU that is there could not be used.
+        """
         for family in (self.model_info, self.selftest_error, self.drift):
             family.remove(model=name, version=version)
         self.execution_provider_info.remove(model=name)
         self.model_info.labels(name, version, precision, sha256).set(1)
         self.execution_provider_info.labels(name, requested_provider, active_provider).set(1)
+        self.cpu_fallback.labels(name).set(float(is_fallback))
         self.selftest_error.labels(name, version).set(selftest_max_abs_error)
         if active_provider != "cpu" and self._read_gpus is None:
             self._read_gpus = open_gpus()
@@ -171,6 +198,8 @@ class Metrics(Families, Collector):
 
     def load_finished(self, name: str, result: ReloadResult, seconds: float) -> None:
         """An attempt at loading a version of the model ended."""
+        for each in ReloadResult:
+            self.reloads.labels(name, each.value)
         self.reloads.labels(name, result.value).inc()
         self.load_duration.labels(name).observe(seconds)
 
@@ -181,7 +210,7 @@ class Metrics(Families, Collector):
     def unwatch_queue(self, model: str) -> None:
         """The model takes no requests any more."""
         del self._queues[model]
-        for family in (self.queue_depth, self.queue_capacity, self.predicted_wait, self.queue_age):
+        for family in self._of_serving:
             family.remove(model=model)
 
     def watch_ready(self, is_ready: Callable[[], bool]) -> None:

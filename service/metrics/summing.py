@@ -26,6 +26,7 @@ Snapshot: TypeAlias = dict[str, dict[str, Any]]
 _WORST: Final[dict[str, Callable[[float, float], float]]] = {
     "foldserve_predicted_wait_seconds": max,
     "foldserve_queue_age_seconds": max,
+    "foldserve_cpu_fallback": max,
     "foldserve_selftest_max_abs_error": max,
     "foldserve_drift_psi": max,
     "foldserve_ready": min,

@@ -106,6 +106,7 @@ def serve(
         sha256=engine.sha256,
         requested_provider=engine.requested.value,
         active_provider=engine.active,
+        is_fallback=engine.is_fallback,
         selftest_max_abs_error=built.self_test.max_abs_error,
     )
     return ServedModel(

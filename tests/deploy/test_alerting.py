@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ ALERTS = {
 _REQUESTS = 'foldserve_requests_total{route="/predict",method="POST",code="%s"}'
 _BUCKET = 'foldserve_request_duration_seconds_bucket{route="/predict",le="%s"}'
 _COUNT = 'foldserve_request_duration_seconds_count{route="/predict"}'
+_REFUSED = 'foldserve_reloads_total{model="m",result="selftest_failed"}'
+_FALLBACK = 'foldserve_cpu_fallback{model="m",instance="a"}'
 _PROVIDER = 'foldserve_execution_provider_info{model="m",requested="auto",active="%s",instance="%s"}'
 _LAG = 'foldserve_event_loop_lag_seconds_bucket{instance="a",le="%s"}'
 _DRIFT = 'foldserve_drift_psi{model="m",version="1",feature="contrast"}'
@@ -39,7 +42,8 @@ HEALTHY: Mapping[str, str] = {
     _COUNT: "0+1000x400",
     f"up{{{_INSTANCE}}}": "1x400",
     f"foldserve_ready{{{_INSTANCE}}}": "1x400",
-    'foldserve_reloads_total{model="m",result="selftest_failed"}': "0x400",
+    _REFUSED: "0x400",
+    _FALLBACK: "0x400",
     _PROVIDER % ("cpu", "a"): "1x400",
     'foldserve_queue_depth{model="m"}': "3x400",
     'foldserve_queue_capacity{model="m"}': "1024x400",
@@ -57,10 +61,9 @@ SCENARIOS: Mapping[str, tuple[Mapping[str, str], set[str]]] = {
     "FoldserveLatencyBurnTicket": ({_BUCKET % 0.1: "0+920x400"}, set()),
     "FoldserveDown": ({f"up{{{_INSTANCE}}}": "0x400"}, set()),
     "FoldserveNotReady": ({f"foldserve_ready{{{_INSTANCE}}}": "0x400"}, set()),
-    "FoldserveReloadFailed": (
-        {'foldserve_reloads_total{model="m",result="selftest_failed"}': "0x390 1x10"},
-        set(),
-    ),
+    "FoldserveUnknown": ({f"up{{{_INSTANCE}}}": "_x400"}, set()),
+    "FoldserveReloadFailed": ({_REFUSED: "0x390 1x10"}, set()),
+    "FoldserveCpuFallback": ({_FALLBACK: "1x400"}, set()),
     "FoldserveCpuBesideGpu": ({_PROVIDER % ("cuda", "b"): "1x400"}, set()),
     "FoldserveSaturated": ({'foldserve_queue_depth{model="m"}': "900x400"}, set()),
     "FoldserveEventLoopLag": ({_LAG % 0.01: "0x400"}, set()),
@@ -108,6 +111,31 @@ def test_a_healthy_day_wakes_nobody(tmp_path: Path) -> None:
 def test_each_alert_fires_for_its_own_fault_alone(name: str, tmp_path: Path) -> None:
     fault, consequences = SCENARIOS[name]
     assert _firing({**HEALTHY, **fault}, tmp_path) == {name} | consequences
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("refused", "firing"),
+    [
+        ("_x390 1x10", {"FoldserveReloadFailed"}),
+        ("_x300 1x100", set()),
+        ("1x400", set()),
+        ("1x390 2x10", {"FoldserveReloadFailed"}),
+    ],
+    ids=["the first of a new model", "an hour ago", "long known", "another one"],
+)
+def test_a_refusal_is_told_once_and_never_missed(refused: str, firing: set[str], tmp_path: Path) -> None:
+    assert _firing({**HEALTHY, _REFUSED: refused}, tmp_path) == firing
+
+
+def test_the_objectives_count_what_predicts_and_nothing_else() -> None:
+    routes = json.loads((DEPLOY.parent / "docs" / "openapi.json").read_text())["paths"]
+    name, _, pattern = alerting.PREDICTIONS.partition("=~")
+    counted = {route for route in routes if re.fullmatch(pattern.strip('"'), route)}
+    assert name == "route"
+    assert counted == {route for route in routes if route.endswith(("/predict", "/infer", ":predict"))}
+    assert re.fullmatch(pattern.strip('"'), "/inference.GRPCInferenceService/ModelInfer")
+    assert not re.fullmatch(pattern.strip('"'), "/inference.GRPCInferenceService/ModelReady")
 
 
 @needs_promtool

@@ -87,7 +87,7 @@ def faster(rules: str) -> str:
         seconds = int(match[2]) * {"m": 60, "h": 3600}[match[3]]
         return f"{match[1]}{seconds * 1000 // SPEED}ms"
 
-    return re.sub(r"(\[|for: )(\d+)([mh])\b", shorten, rules)
+    return re.sub(r"(\[|for: |offset )(\d+)([mh])\b", shorten, rules)
 
 
 @dataclass(frozen=True)

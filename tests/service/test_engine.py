@@ -174,7 +174,8 @@ def test_a_session_that_got_another_provider_is_refused(
 def test_without_a_driver_auto_is_the_cpu_and_says_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert Engine.load(write_model(tmp_path), EngineOptions(threads=1)).active == "cpu"
+    engine = Engine.load(write_model(tmp_path), EngineOptions(threads=1))
+    assert (engine.active, engine.is_fallback) == ("cpu", False)
     assert not caplog.records
 
 
@@ -185,7 +186,7 @@ def test_with_a_driver_that_does_not_work_auto_warns_with_the_cause(
     monkeypatch.setattr(sessions, "missing_part", lambda kind: "libcublasLt.so.13 is not there")
     with caplog.at_level(logging.WARNING):
         engine = Engine.load(write_model(tmp_path), EngineOptions(threads=1))
-    assert engine.active == "cpu"
+    assert (engine.active, engine.is_fallback) == ("cpu", True)
     assert engine.requested is Provider.AUTO
     assert "libcublasLt.so.13 is not there" in caplog.text
 

@@ -199,6 +199,7 @@ def test_a_version_that_is_released_is_shown_no_more() -> None:
             sha256=digest,
             requested_provider="auto",
             active_provider="cpu",
+            is_fallback=False,
             selftest_max_abs_error=1e-6,
         )
     metrics.model_unloaded("digits", "1")
@@ -220,6 +221,7 @@ def _load(metrics: Metrics, active_provider: str) -> None:
         sha256="aa",
         requested_provider="auto",
         active_provider=active_provider,
+        is_fallback=active_provider == "cpu",
         selftest_max_abs_error=0,
     )
 
@@ -254,6 +256,30 @@ class NoDriver(ModuleType):
 
     def nvmlInit(self) -> None:  # noqa: N802  # as the library spells it
         raise self.NVMLError("Driver Not Loaded")
+
+
+def test_a_fallback_to_the_cpu_shows_until_the_model_is_gone() -> None:
+    metrics = make()
+    for provider, shown in (("cpu", 1), ("cuda", 0)):
+        _load(metrics, provider)
+        metrics.watch_queue("m", Queue())
+        assert value(metrics, "foldserve_cpu_fallback", model="m") == shown
+    metrics.unwatch_queue("m")
+    assert value(metrics, "foldserve_cpu_fallback", model="m") is None
+    assert "foldserve_execution_provider_info{" not in metrics.render()[0].decode()
+
+
+def test_what_alerts_look_at_begins_at_zero() -> None:
+    """What begins at 1 has not grown, as far as Prometheus knows: the first failure would raise no alert."""
+    metrics = make()
+    metrics.expect_failures("/predict", "POST", [500])
+    metrics.load_finished("digits", ReloadResult.SUCCESS, 0.5)
+    assert value(metrics, "foldserve_requests_total", route="/predict", method="POST", code="500") == 0
+    for reason in Reason:
+        assert value(metrics, "foldserve_rejected_total", reason=reason.value) == 0
+    for result in ReloadResult:
+        count = value(metrics, "foldserve_reloads_total", model="digits", result=result.value)
+        assert count == (result is ReloadResult.SUCCESS)
 
 
 def test_loads_by_their_result() -> None:

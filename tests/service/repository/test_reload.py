@@ -144,7 +144,7 @@ async def test_half_a_copy_waits_until_it_is_whole(tmp_path: Path) -> None:
             assert states(repository)["2"] == "UNAVAILABLE its files have not settled yet"
         await repository.look()  # nothing has changed since the last look
         assert repository.resolve().version == "2"
-        assert "invalid_file" not in exposition(repository)
+        assert 'result="invalid_file"} 0.0' in exposition(repository)
 
 
 async def test_a_right_checksum_beside_it_is_proof_enough(tmp_path: Path) -> None:
