@@ -87,8 +87,8 @@ soak: $(EVERYTHING) ## The part of endurance that looks for growth: memory, thre
 gpu-check: $(RUNTIME) ## Prove that CUDA is really active and agrees with the CPU; nothing to do without a GPU
 	@$(BIN)/python -m benchmarks.gpu_check --repository '$(REPOSITORY)' $(ARGS)
 
-# Of a load test. SHAPE closed: so many users who wait; steady, spike, knee, soak: so many arrivals a second.
-# MODEL and IMAGES (a folder) choose what is asked.
+# Of a load test. SHAPE closed: so many users who wait; steady, soak, sizes, spike: so many arrivals a second;
+# knee: up to which rate does it hold, from RATE on? MODEL (a,b) and IMAGES (a folder) choose what is asked.
 HOST ?= http://127.0.0.1:8000
 USERS ?= 8
 DURATION ?= 10
@@ -97,7 +97,7 @@ RATE ?= 200
 OBJECTIVE ?= p99<100ms, errors<0.1%
 
 .PHONY: loadtest
-loadtest: $(EVERYTHING) ## Drive the service and judge it: USERS=8, or SHAPE=knee RATE=2000; DURATION=10 OBJECTIVE="p99<100ms"
+loadtest: $(EVERYTHING) ## Drive the service and judge it: USERS=8, or SHAPE=knee; DURATION=60 OBJECTIVE="p99<100ms"
 	@$(BIN)/python -m loadtest --host '$(HOST)' --start '$(MAKE) --no-print-directory serve' \
 		--shape $(SHAPE) --users $(USERS) --rate $(RATE) --duration $(DURATION) \
 		--objective '$(OBJECTIVE)' --model '$(MODEL)' $(if $(IMAGES),--pictures '$(IMAGES)') $(ARGS)

@@ -15,6 +15,7 @@ from pathlib import Path
 from loadtest import (
     bodies,
     comparison,
+    knee,
     objective,
     openloop,
     page,
@@ -24,6 +25,7 @@ from loadtest import (
     schedule,
     target,
 )
+from loadtest.measurement import Recording
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
@@ -72,14 +74,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", default="", help="command that starts the service where none answers")
     parser.add_argument(
         "--shape",
-        choices=("closed", *schedule.SHAPES),
+        choices=("closed", *schedule.SHAPES, "knee"),
         default="closed",
         help="closed: users who wait for their answers (locust); the others: arrivals at a fixed schedule",
     )
     parser.add_argument("--users", type=int, default=8, help="simultaneous users of a closed loop")
-    parser.add_argument("--rate", type=float, default=200.0, help="arrivals a second of an open loop")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=200.0,
+        help="arrivals a second of an open loop; where a search for the knee begins",
+    )
     parser.add_argument("--duration", type=int, default=10, help="seconds")
-    parser.add_argument("--model", default="", help="model to ask for")
+    parser.add_argument(
+        "--model", default="", help="models to ask for, a,b; default: the service's own choice"
+    )
     parser.add_argument("--pictures", type=Path, help="folder of pictures; default: scikit-learn's digits")
     parser.add_argument("--objective", default="p99<100ms, errors<0.1%", help="what the run must hold")
     parser.add_argument("--reports", type=Path, default=Path("reports/loadtest"), help="folder of reports")
@@ -99,7 +108,7 @@ def _closed_loop(options: argparse.Namespace, folder: Path) -> int:
     command += ["--headless", "--skip-log-setup", "--host", options.host]
     command += ["--users", str(options.users), "--spawn-rate", str(options.users)]
     command += ["--run-time", f"{options.duration}s", "--stop-timeout", "10s"]
-    command += ["--html", str(folder / "report.html"), "--csv", str(folder / "locust")]
+    command += ["--html", str(folder / "locust.html"), "--csv", str(folder / "locust")]
     command += ["--model", options.model, "--objective", options.objective, "--folder", str(folder)]
     if options.pictures:
         command += ["--pictures", str(options.pictures)]
@@ -107,17 +116,12 @@ def _closed_loop(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _open_loop(options: argparse.Namespace, folder: Path) -> int:
-    phases = schedule.phases(options.shape, options.rate, options.duration)
-    recording = openloop.run(
-        options.host,
-        schedule.arrivals(phases, seed=0),
-        bodies.mixed(pictures.load(options.pictures), bodies.DISTINCT, seed=0),
-        model=options.model,
-    )
+    objectives = objective.parse(options.objective)
+    phases, recording = _play(options, objectives)
     result = report.conclude(
         f"open loop, {options.shape}, {options.rate:g} arrivals/s, {options.duration} s, {options.host}",
         recording,
-        objective.parse(options.objective),
+        objectives,
         phases,
         in_steps=options.shape == "knee",
     )
@@ -126,6 +130,30 @@ def _open_loop(options: argparse.Namespace, folder: Path) -> int:
     samples.write(recording.samples, folder)
     page.write(result, recording.samples, folder)
     return result.exit_code
+
+
+def _play(
+    options: argparse.Namespace, objectives: Sequence[objective.Objective]
+) -> tuple[Sequence[schedule.Phase], Recording]:
+    """Sends what the options ask for; the phases as they were, and what came back."""
+    shown = pictures.load(options.pictures)
+    if options.shape == "sizes":
+        shown = pictures.in_sizes(shown, seed=0)
+    sent = bodies.mixed(shown, bodies.DISTINCT, seed=0, models=options.model.split(","))
+
+    def play(phases: Sequence[schedule.Phase]) -> Recording:
+        return openloop.run(options.host, schedule.arrivals(phases, seed=0), sent)
+
+    if options.shape != "knee":
+        phases = schedule.phases(options.shape, options.rate, options.duration)
+        return phases, play(phases)
+    found = knee.search(
+        lambda phase: play([phase]),
+        lambda summary: report.is_held(summary, objectives),
+        options.rate,
+        options.duration,
+    )
+    return found.phases, found.recording
 
 
 if __name__ == "__main__":

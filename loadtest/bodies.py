@@ -17,6 +17,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import quote
 
 from loadtest.pictures import Picture
 
@@ -35,25 +36,47 @@ class Body:
 
     Attributes:
         labels: What each picture is, in order; None where nobody knows.
+        model: To ask for; empty: the service's own choice.
+        size: Of its pictures, in words; empty where a run does not tell sizes apart.
     """
 
     form: Form
     content: bytes
     content_type: str
     labels: tuple[str | None, ...]
+    model: str = ""
+    size: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where it goes."""
+        return f"/predict?model={quote(self.model)}" if self.model else "/predict"
 
 
-def encode(form: Form, pictures: Sequence[Picture]) -> Body:
-    """The body that carries ``pictures`` in this form; ``raw`` carries exactly one."""
+def encode(form: Form, pictures: Sequence[Picture], model: str = "") -> Body:
+    """The body that carries ``pictures``, all of one size, in this form; ``raw`` carries exactly one."""
     content, content_type = _ENCODERS[form](pictures)
-    return Body(form, content, content_type, tuple(picture.label for picture in pictures))
+    labels = tuple(picture.label for picture in pictures)
+    return Body(form, content, content_type, labels, model, pictures[0].size)
 
 
-def mixed(pictures: Sequence[Picture], count: int, seed: int) -> tuple[Body, ...]:
-    """``count`` bodies in the proportions of `MIX`, the same ones for the same seed."""
+def mixed(
+    pictures: Sequence[Picture], count: int, seed: int, models: Sequence[str] = ("",)
+) -> tuple[Body, ...]:
+    """``count`` bodies in the proportions of `MIX`, the same ones for the same seed.
+
+    Sizes and models come up equally often; the pictures of one body have one size.
+    """
     rng = random.Random(seed)
+    by_size: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        by_size.setdefault(picture.size, []).append(picture)
+    groups = tuple(by_size.values())
     forms = rng.choices(tuple(MIX), weights=tuple(MIX.values()), k=count)
-    return tuple(encode(form, rng.choices(pictures, k=PICTURES_A_REQUEST[form])) for form in forms)
+    return tuple(
+        encode(form, rng.choices(rng.choice(groups), k=PICTURES_A_REQUEST[form]), rng.choice(models))
+        for form in forms
+    )
 
 
 def _raw(pictures: Sequence[Picture]) -> tuple[bytes, str]:

@@ -10,11 +10,10 @@ import random
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from locust import FastHttpUser, constant, events, task
 
-from loadtest import answers, bodies, objective, pictures, report
+from loadtest import answers, bodies, objective, page, pictures, report
 from loadtest.measurement import Recording, Sample, parse_server_timing
 from loadtest.samples import write as save
 
@@ -29,19 +28,9 @@ class Recorder:
 
     def add(self, start_time: float, response_time: float, context: dict[str, Any], **_: object) -> None:
         """Listener of locust's ``request`` event: ``start_time`` in s, ``response_time`` in ms."""
-        body: bodies.Body = context["body"]
-        outcome: answers.Outcome = context["outcome"]
+        at_s, latency_s = start_time - self.started_s, response_time / 1000
         self.samples.append(
-            Sample(
-                at_s=start_time - self.started_s,
-                latency_s=response_time / 1000,
-                form=body.form,
-                images=len(body.labels),
-                kind=outcome.kind,
-                right=outcome.right,
-                known=outcome.known,
-                stages_ms=context["stages_ms"],
-            )
+            Sample.of(context["body"], context["outcome"], at_s, latency_s, context["stages_ms"])
         )
 
 
@@ -54,18 +43,13 @@ class PredictUser(FastHttpUser):
 
     wait_time = constant(0)
 
-    def on_start(self) -> None:
-        """Fixes the path: of one model, where one was chosen."""
-        model = self.environment.parsed_options.model
-        self.path = f"/predict?model={quote(model)}" if model else "/predict"
-
     @task
     def predict(self) -> None:
         """Sends one body and judges the answer."""
         body = random.choice(recorder.bodies)
         context: dict[str, Any] = {"body": body}
         with self.client.post(
-            self.path,
+            body.path,
             name=body.form,
             data=body.content,  # type: ignore[arg-type]  # bytes are right, as locust's docstring says
             headers={"Content-Type": body.content_type},
@@ -87,16 +71,19 @@ class PredictUser(FastHttpUser):
 def add_options(parser: Any) -> None:
     """The options of our own beside locust's."""
     parser.add_argument("--pictures", type=Path, help="folder of pictures; default: scikit-learn's digits")
-    parser.add_argument("--model", default="", help="model to ask for; default: the service's own choice")
+    parser.add_argument(
+        "--model", default="", help="models to ask for, a,b; default: the service's own choice"
+    )
     parser.add_argument("--objective", default="", help='e.g. "p99<100ms, errors<0.1%%"')
-    parser.add_argument("--folder", type=Path, help="where result.json goes")
+    parser.add_argument("--folder", type=Path, help="where report.html, result.json and samples.csv go")
 
 
 @events.init.add_listener
 def prepare(environment: Any, **_: object) -> None:
     """Makes the bodies before the clock starts."""
+    options = environment.parsed_options
     recorder.bodies = bodies.mixed(
-        pictures.load(environment.parsed_options.pictures), bodies.DISTINCT, seed=0
+        pictures.load(options.pictures), bodies.DISTINCT, seed=0, models=options.model.split(",")
     )
 
 
@@ -120,4 +107,5 @@ def conclude(environment: Any, **_: object) -> None:
     if options.folder:
         report.write(result, options.folder)
         save(samples, options.folder)
+        page.write(result, samples, options.folder)
     environment.process_exit_code = result.exit_code

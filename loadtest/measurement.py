@@ -10,8 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from loadtest.answers import OK
+from loadtest.answers import OK, Outcome
+from loadtest.bodies import Body
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 MAX_LAG_MS = 10.0  # a generator that lags more measures itself
@@ -31,6 +33,8 @@ class Sample:
         right: Predictions that name the picture's known label.
         known: Pictures whose label is known.
         stages_ms: What ``Server-Timing`` said.
+        model: That was asked for; empty: the service's own choice.
+        size: Of its pictures, in words; empty where the run does not tell sizes apart.
     """
 
     at_s: float
@@ -41,6 +45,26 @@ class Sample:
     right: int
     known: int
     stages_ms: Mapping[str, float]
+    model: str = ""
+    size: str = ""
+
+    @classmethod
+    def of(
+        cls, body: Body, outcome: Outcome, at_s: float, latency_s: float, stages_ms: Mapping[str, float]
+    ) -> Self:
+        """A body that was sent, and how it ended."""
+        return cls(
+            at_s=at_s,
+            latency_s=latency_s,
+            form=body.form,
+            images=len(body.labels),
+            kind=outcome.kind,
+            right=outcome.right,
+            known=outcome.known,
+            stages_ms=stages_ms,
+            model=body.model,
+            size=body.size,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +127,13 @@ class Health:
     Attributes:
         lag_p99_ms: How late due arrivals were picked up.
         waited: Arrivals that found all connections taken.
+        beyond_per_s: The lowest rate at which it was late itself, where a search for the knee met one. What
+            it saw then is not counted.
     """
 
     lag_p99_ms: float
     waited: int
+    beyond_per_s: float | None = None
 
     @property
     def is_valid(self) -> bool:

@@ -16,7 +16,7 @@ import asyncio
 import selectors
 from collections import deque
 from collections.abc import Sequence
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from loadtest import answers
 from loadtest.bodies import Body
@@ -31,7 +31,6 @@ def run(
     moments: Sequence[float],
     bodies: Sequence[Body],
     *,
-    model: str = "",
     timeout_s: float = 10.0,
     max_connections: int = MAX_CONNECTIONS,
 ) -> Recording:
@@ -41,13 +40,12 @@ def run(
         url: Address of the service.
         moments: Seconds from the start, ascending.
         bodies: Sent in turn, over and over.
-        model: To ask for; empty: the service's own choice.
         timeout_s: An answer that takes longer counts as none.
         max_connections: Requests on their way at a time.
     """
     # `select` takes its timeout in microseconds; epoll rounds it to milliseconds, a lag of its own.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        generator = _Generator(url, moments, bodies, model, timeout_s, max_connections)
+        generator = _Generator(url, moments, bodies, timeout_s, max_connections)
         return runner.run(generator.drive())
 
 
@@ -57,13 +55,12 @@ class _Generator:
         url: str,
         moments: Sequence[float],
         bodies: Sequence[Body],
-        model: str,
         timeout_s: float,
         max_connections: int,
     ) -> None:
         self._address = urlsplit(url)
-        path = self._address.path.rstrip("/") + "/predict" + (f"?model={quote(model)}" if model else "")
-        self._requests = [(body, request_bytes(self._address, path, body)) for body in bodies]
+        root = self._address.path.rstrip("/")
+        self._requests = [(body, request_bytes(self._address, root + body.path, body)) for body in bodies]
         self._moments = moments
         self._timeout_s = timeout_s
         self._max_connections = max_connections
@@ -158,17 +155,7 @@ class _Generator:
         body, _ = self._requests[arrival % len(self._requests)]
         intended = self._moments[arrival]
         outcome = answers.judge(answer.status, answer.content, body.labels)
-        self._samples.append(
-            Sample(
-                at_s=intended,
-                latency_s=now - intended,
-                form=body.form,
-                images=len(body.labels),
-                kind=outcome.kind,
-                right=outcome.right,
-                known=outcome.known,
-                stages_ms=parse_server_timing(answer.server_timing),
-            )
-        )
+        stages_ms = parse_server_timing(answer.server_timing)
+        self._samples.append(Sample.of(body, outcome, intended, now - intended, stages_ms))
         if len(self._samples) == len(self._moments):
             self._all_answered.set_result(None)

@@ -1,4 +1,4 @@
-"""An open-loop run as ``report.html``: one file, nothing fetched, as locust writes for a closed loop."""
+"""A run as ``report.html``: one file, nothing fetched."""
 
 from __future__ import annotations
 
@@ -45,35 +45,44 @@ def page(result: Result, samples: Sequence[Sample]) -> str:
 
 def _charts(result: Result, samples: Sequence[Sample]) -> dict[str, Markup]:
     """Title → SVG."""
-    charts = {"Latency over time": _latency_over_time(result, samples), "Stages": _stages(result.total)}
-    if len(result.steps) > 1:
-        charts = {"Latency by load": _latency_by_load(result), **charts}
-    return charts
+    length_s = max(sample.at_s for sample in samples) / _WINDOWS if samples else 1.0
+    windows = _windows(samples, length_s)
+    steps = [step.summary for step in result.steps]
+    return {
+        "Latency by load": _latency_by_load(*((steps, "o-") if len(steps) > 1 else (windows, "o"))),
+        "Latency over time": _latency_over_time(windows, length_s),
+        "Stages": _stages(result.total),
+    }
 
 
-def _latency_by_load(result: Result) -> Markup:
+def _windows(samples: Sequence[Sample], length_s: float) -> list[Summary]:
+    """The run cut into equal stretches of time."""
+    windows: list[list[Sample]] = [[] for _ in range(_WINDOWS)]
+    for sample in samples:
+        windows[min(int(sample.at_s / length_s), _WINDOWS - 1)].append(sample)
+    return [summarise(window, length_s) for window in windows]
+
+
+def _latency_by_load(summaries: Sequence[Summary], style: str) -> Markup:
+    """A point each: steps, or where there was one load only, stretches of time."""
     figure, axes = _figure("images/s answered", "ms")
-    summaries = sorted((step.summary for step in result.steps), key=lambda summary: summary.images_per_s)
+    ordered = sorted(summaries, key=lambda summary: summary.images_per_s)
     for p in _SHOWN:
         axes.plot(
-            [summary.images_per_s for summary in summaries],
-            [summary.percentiles[p] for summary in summaries],
-            marker="o",
+            [summary.images_per_s for summary in ordered],
+            [summary.percentiles[p] for summary in ordered],
+            style,
+            markersize=4,
             label=f"p{p:g}",
         )
     return _svg(figure, axes)
 
 
-def _latency_over_time(result: Result, samples: Sequence[Sample]) -> Markup:
+def _latency_over_time(windows: Sequence[Summary], length_s: float) -> Markup:
     figure, axes = _figure("seconds from the start", "ms")
-    length_s = result.total.duration_s / _WINDOWS
-    windows: list[list[Sample]] = [[] for _ in range(_WINDOWS)]
-    for sample in samples:
-        windows[min(int(sample.at_s / length_s), _WINDOWS - 1)].append(sample)
-    summaries = [summarise(window, length_s) for window in windows]
-    moments = [(position + 0.5) * length_s for position in range(_WINDOWS)]
+    moments = [(position + 0.5) * length_s for position in range(len(windows))]
     for p in _SHOWN:
-        axes.plot(moments, [summary.percentiles[p] for summary in summaries], label=f"p{p:g}")
+        axes.plot(moments, [summary.percentiles[p] for summary in windows], label=f"p{p:g}")
     return _svg(figure, axes)
 
 

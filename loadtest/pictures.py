@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
+# From an icon to a camera's picture; each four times the last, so that decoding takes sixteen times as long.
+SIDES = (32, 128, 512, 2048)
+OF_EACH_SIDE = 8
 MEDIA_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -30,11 +35,13 @@ class Picture:
         data: The file's bytes, as they are sent.
         media_type: ``image/…``.
         label: What a good model says it is; None where nobody knows.
+        size: Of its longer side, in words; empty where a run does not tell sizes apart.
     """
 
     data: bytes
     media_type: str
     label: str | None
+    size: str = ""
 
 
 def load(folder: Path | None) -> tuple[Picture, ...]:
@@ -44,6 +51,21 @@ def load(folder: Path | None) -> tuple[Picture, ...]:
         NoPictures: There is none.
     """
     return digits() if folder is None else _in_folder(folder)
+
+
+def in_sizes(pictures: Sequence[Picture], seed: int) -> tuple[Picture, ...]:
+    """Some of the pictures, each with every one of `SIDES` as its longer side, in its own format."""
+    chosen = random.Random(seed).sample(pictures, min(OF_EACH_SIDE, len(pictures)))
+    return tuple(_resized(picture, side) for side in SIDES for picture in chosen)
+
+
+def _resized(picture: Picture, side: int) -> Picture:
+    with Image.open(io.BytesIO(picture.data)) as image:
+        scale = side / max(image.size)
+        width, height = (max(1, round(length * scale)) for length in image.size)
+        buffer = io.BytesIO()
+        image.resize((width, height)).save(buffer, image.format)
+    return replace(picture, data=buffer.getvalue(), size=f"{side} px")
 
 
 def digits() -> tuple[Picture, ...]:

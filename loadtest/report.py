@@ -9,12 +9,14 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from loadtest.measurement import MAX_LAG_MS, Health, Recording, Sample, Summary, summarise
 from loadtest.objective import Judgement, Objective, judge
 from loadtest.schedule import Phase, starts
 
+# What tells the requests of a run apart.
+Trait: TypeAlias = Literal["form", "model", "size"]
 Key = TypeVar("Key", bound=Hashable)
 _SHOWN = (50.0, 95.0, 99.0)
 
@@ -40,8 +42,8 @@ class Result:
     Attributes:
         title: The run in words: shape, load, address.
         total: All requests.
-        by_form: The same by form of the body.
-        steps: The same by phase of the schedule; empty for a closed loop.
+        by: The same by form of the body, and by model and size of the pictures where there are several.
+        steps: The same by phase of the schedule, in steps by rate; empty for a closed loop.
         judgements: One a stated objective. A run in steps is judged by its first one, because the last
             ones are there to be missed.
         health: Of an open-loop generator; None for a closed loop.
@@ -49,7 +51,7 @@ class Result:
 
     title: str
     total: Summary
-    by_form: Mapping[str, Summary]
+    by: Mapping[Trait, Mapping[str, Summary]]
     steps: tuple[Step, ...]
     judgements: tuple[Judgement, ...]
     health: Health | None
@@ -77,6 +79,15 @@ class Result:
         held = takewhile(lambda step: step.is_held, self.steps)
         return max((step.phase.rate_per_s for step in held), default=0.0)
 
+    @property
+    def limits(self) -> str:
+        """How far the steps say something, in words."""
+        words = f"held up to {self.knee_per_s:,.0f} arrivals/s"
+        if self.health is not None and self.health.beyond_per_s is not None:
+            return f"{words}; at {self.health.beyond_per_s:,.0f} the generator itself was late"
+        is_open = self.steps[-1].is_held
+        return f"{words}, and more was not tried" if is_open else words
+
 
 def conclude(
     title: str,
@@ -93,22 +104,26 @@ def conclude(
         in_steps: The phases look for the knee: the first one is judged, and not the whole.
     """
     total = summarise(recording.samples, recording.duration_s)
-    by_form = _groups([(sample.form, sample) for sample in recording.samples])
     steps = _steps(recording, objectives, phases)
     return Result(
         title,
         total,
-        {form: summarise(group, recording.duration_s) for form, group in sorted(by_form.items())},
-        steps,
+        _by_traits(recording),
+        tuple(sorted(steps, key=lambda step: step.phase.rate_per_s)) if in_steps else steps,
         steps[0].judgements if in_steps else judge(objectives, total),
         recording.health,
     )
 
 
+def is_held(summary: Summary, objectives: Sequence[Objective]) -> bool:
+    """Whether something was answered and every objective was held."""
+    return _is_held(summary, judge(objectives, summary))
+
+
 def as_text(result: Result) -> str:
     """The table that is printed after a run."""
     rows = [("", "requests", "images", *(f"p{p:g} ms" for p in _SHOWN), "max ms", "errors")]
-    rows += [_row(form, summary) for form, summary in result.by_form.items()]
+    rows += [_row(name, summary) for group in result.by.values() for name, summary in group.items()]
     rows.append(_row("all", result.total))
     if len(result.steps) > 1:
         rows += [_row(f"{step.phase.rate_per_s:,.0f}/s", step.summary) for step in result.steps]
@@ -130,7 +145,10 @@ def as_document(result: Result) -> dict[str, Any]:
         "valid": result.is_valid,
         "objectives": [_judgement_document(judgement) for judgement in result.judgements],
         "all": _summary_document(result.total),
-        "by_form": {form: _summary_document(summary) for form, summary in result.by_form.items()},
+        **{
+            f"by_{trait}": {name: _summary_document(summary) for name, summary in group.items()}
+            for trait, group in result.by.items()
+        },
         "steps": [
             {"rate_per_s": step.phase.rate_per_s, "held": step.is_held} | _summary_document(step.summary)
             for step in result.steps
@@ -149,6 +167,16 @@ def _groups(pairs: Iterable[tuple[Key, Sample]]) -> dict[Key, list[Sample]]:
     for key, sample in pairs:
         groups.setdefault(key, []).append(sample)
     return groups
+
+
+def _by_traits(recording: Recording) -> dict[Trait, dict[str, Summary]]:
+    by: dict[Trait, dict[str, Summary]] = {}
+    for trait in get_args(Trait):
+        groups = _groups((getattr(sample, trait), sample) for sample in recording.samples)
+        if trait == "form" or len(groups) > 1:
+            ordered = sorted(groups.items(), key=lambda item: (len(item[0]), item[0]))
+            by[trait] = {name: summarise(group, recording.duration_s) for name, group in ordered}
+    return by
 
 
 def _steps(
@@ -234,7 +262,7 @@ def _verdict(result: Result) -> Iterable[str]:
     if not result.total.images:
         yield "nothing was answered"
     if len(result.steps) > 1:
-        yield f"held up to {result.knee_per_s:,.0f} arrivals/s"
+        yield result.limits
     if not result.is_valid:
         yield f"verdict: INVALID, the generator itself was more than {MAX_LAG_MS:g} ms late"
     else:

@@ -2,8 +2,8 @@
 
 ::
 
-    at_s,latency_ms,form,images,kind,decode_ms,queue_ms,…
-    0.0042,1.871,raw,1,ok,0.210,0.015,…
+    at_s,latency_ms,form,images,model,size,kind,decode_ms,queue_ms,…
+    0.0042,1.871,raw,1,,,ok,0.210,0.015,…
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from loadtest.answers import OK
 from loadtest.measurement import Sample
 
 FILE_NAME: Final = "samples.csv"
-_COLUMNS: Final = ("at_s", "latency_ms", "form", "images", "kind")
+_COLUMNS: Final = ("at_s", "latency_ms", "form", "images", "model", "size", "kind")
 
 
 class InvalidRun(Exception):
@@ -55,7 +55,8 @@ def write(samples: Sequence[Sample], folder: Path) -> Path:
         for sample in sorted(samples, key=lambda sample: sample.at_s):
             figures = (f"{sample.at_s:.6f}", f"{sample.latency_s * 1000:.4f}")
             times = (sample.stages_ms.get(name, "") for name in stages)
-            writer.writerow((*figures, sample.form, sample.images, sample.kind, *times))
+            what = (sample.form, sample.images, sample.model, sample.size, sample.kind)
+            writer.writerow((*figures, *what, *times))
     return path
 
 

@@ -4,8 +4,9 @@
 
     steady   ████████        one rate
     soak     ████████        one rate, kept for long
+    sizes    ████████        one rate, of pictures from 32 to 2,048 pixels a side
     spike    ▂▂▂█▂▂▂         four times the rate for a tenth of the time, then recovery
-    knee     ▁▂▃▄▅▆▇█        ten equal steps up to the rate: where does latency leave the ground?
+    knee     ▁▂▄█▆▅▆▅        steps around the highest rate that holds: `loadtest.knee` goes and looks for it
 
 Within a phase arrivals are a Poisson process, because independent clients do not queue up to send.
 """
@@ -18,10 +19,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, get_args
 
-Shape = Literal["steady", "soak", "spike", "knee"]
+# Known beforehand; a knee is found step by step.
+Shape = Literal["steady", "soak", "sizes", "spike"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 SPIKE_FACTOR = 4
-KNEE_STEPS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,10 @@ class Phase:
 
 
 def phases(shape: Shape, rate_per_s: float, duration_s: float) -> tuple[Phase, ...]:
-    """The phases of a shape whose (highest steady) rate and whole length are given."""
+    """The phases of a shape whose (calm) rate and whole length are given."""
     if shape == "spike":
         calm = Phase(rate_per_s, duration_s * 0.45)
         return (calm, Phase(rate_per_s * SPIKE_FACTOR, duration_s * 0.1), calm)
-    if shape == "knee":
-        step_s = duration_s / KNEE_STEPS
-        return tuple(Phase(rate_per_s * step / KNEE_STEPS, step_s) for step in range(1, KNEE_STEPS + 1))
     return (Phase(rate_per_s, duration_s),)
 
 

@@ -49,11 +49,13 @@ class Receiver(ThreadingHTTPServer):
 
     Attributes:
         alerts: The names of those that came.
+        resolved: Of those that were said to be over.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.alerts: set[str] = set()
+        self.resolved: set[str] = set()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,7 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.alerts |= {alert["labels"]["alertname"] for alert in document["alerts"]}
+        for alert in document["alerts"]:
+            told = self.server.alerts if alert["status"] == "firing" else self.server.resolved
+            told.add(alert["labels"]["alertname"])
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -112,7 +116,7 @@ def watched(folder: Path, receiver: Receiver, free_port: Callable[[], int]) -> I
     settings = yaml.safe_load(ALERTMANAGER_FILE.read_text())
     settings["route"] |= {"group_wait": "500ms", "group_interval": "1s"}
     url = f"http://127.0.0.1:{receiver.server_port}/"
-    settings["receivers"] = [{"name": "page", "webhook_configs": [{"url": url, "send_resolved": False}]}]
+    settings["receivers"] = [{"name": "page", "webhook_configs": [{"url": url}]}]
     (folder / "alertmanager.yaml").write_text(yaml.safe_dump(settings))
     (folder / "rules.yaml").write_text(faster(alerting.text()))
     addresses = Addresses(*(f"127.0.0.1:{free_port()}" for _ in range(3)))
@@ -142,13 +146,18 @@ def _until_told(receiver: Receiver, name: str, load: Callable[[], object]) -> se
 @pytest.mark.parametrize(
     ("fault", "alert"), [("failing", "FoldserveAvailabilityBurnPage"), ("slow", "FoldserveLatencyBurnPage")]
 )
-def test_a_bad_engine_burns_its_own_budget(
+def test_a_bad_engine_burns_its_own_budget_until_it_is_mended(
     fault: str, alert: str, tmp_path: Path, receiver: Receiver, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
     with watched(tmp_path, receiver, unused_tcp_port_factory) as service:
         assert service.predict() == 200
         service.fault.write_text(fault)
         assert _until_told(receiver, alert, service.predict) == {alert}
+        service.fault.unlink()
+        ends = time.monotonic() + TIMEOUT_S
+        while alert not in receiver.resolved:
+            service.predict()
+            assert time.monotonic() < ends, receiver.resolved
 
 
 def test_a_full_queue_is_told(

@@ -56,6 +56,29 @@ def test_the_mix_is_seeded_and_keeps_its_proportions() -> None:
         assert abs(counts[form] / 500 - weight / 10) < 0.07
 
 
+def test_sizes_and_models_come_up_alike_and_one_size_a_body() -> None:
+    sized = pictures.in_sizes(pictures.digits(), seed=1)
+    mixed = bodies.mixed(sized, 400, seed=1, models=("a", "b"))
+    counts = Counter((body.size, body.model) for body in mixed)
+    assert len(counts) == 2 * len(pictures.SIDES)
+    assert min(counts.values()) > 400 / len(counts) / 2
+    assert {body.path for body in mixed} == {"/predict?model=a", "/predict?model=b"}
+    for body in mixed:
+        if body.form == "raw":
+            with Image.open(io.BytesIO(body.content)) as image:
+                assert f"{max(image.size)} px" == body.size
+
+
+def test_a_resized_picture_keeps_its_shape_and_its_format() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 100)).save(buffer, "JPEG")
+    for picture in pictures.in_sizes([Picture(buffer.getvalue(), "image/jpeg", "x")], seed=0):
+        with Image.open(io.BytesIO(picture.data)) as image:
+            assert image.format == "JPEG"
+            assert image.width / image.height == pytest.approx(3, rel=0.1)
+            assert (picture.size, picture.label) == (f"{image.width} px", "x")
+
+
 def test_digits_are_readable_pictures_of_every_label() -> None:
     digits = pictures.load(None)
     assert {picture.label for picture in digits} == set("0123456789")

@@ -129,7 +129,7 @@ def test_samples_survive_their_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(read.latency_ms, _latencies(0, at_s), atol=1e-4)
     assert read.images.sum() == len(at_s) - 3
     header = (tmp_path / "a" / "samples.csv").read_text().splitlines()[0]
-    assert header == "at_s,latency_ms,form,images,kind,queue_ms"
+    assert header == "at_s,latency_ms,form,images,model,size,kind,queue_ms"
 
 
 def test_what_cannot_be_compared_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

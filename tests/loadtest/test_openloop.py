@@ -15,9 +15,10 @@ from loadtest.measurement import Health, Recording, percentile
 from loadtest.objective import parse
 from loadtest.pictures import Picture
 from loadtest.report import as_document, as_text, conclude
-from loadtest.schedule import arrivals, phases
+from loadtest.schedule import Phase, arrivals, phases
 from tests.loadtest.scripted_service import HANG_UP, Answer, document, right_shaped, serving
 
+STEPS = [Phase(20.0 * step, 0.1) for step in range(1, 11)]
 BODIES = tuple(encode(form, [Picture(b"picture", "image/png", "7")]) for form in ("raw", "multipart", "json"))
 
 
@@ -105,7 +106,7 @@ def test_the_reason_of_a_refusal_is_kept() -> None:
 def recording() -> Recording:
     with serving(lambda *_: (200, document(1))) as url:
         bodies: list[Body] = list(BODIES)
-        return openloop.run(url, arrivals(phases("knee", 200, 1), seed=0), bodies)
+        return openloop.run(url, arrivals(STEPS, seed=0), bodies)
 
 
 def test_a_generator_that_lagged_has_measured_nothing(recording: Recording) -> None:
@@ -116,11 +117,12 @@ def test_a_generator_that_lagged_has_measured_nothing(recording: Recording) -> N
 
 
 def test_the_knee_is_the_last_step_that_held(recording: Recording) -> None:
-    listed = phases("knee", 200, 1)
-    result = conclude("knee", recording, parse("p99<60s"), listed, in_steps=True)
+    result = conclude("knee", recording, parse("p99<60s"), STEPS, in_steps=True)
     assert sum(step.summary.requests for step in result.steps) == len(recording.samples)
     assert result.knee_per_s == 200
-    missed = conclude("knee", recording, parse("throughput<65/s"), listed, in_steps=True)
+    assert "and more was not tried" in as_text(result)
+    missed = conclude("knee", recording, parse("throughput<65/s"), STEPS, in_steps=True)
     assert 20 <= missed.knee_per_s < 100
     assert missed.is_held  # the first step did
+    assert as_text(missed).splitlines()[-2] == missed.limits == f"held up to {missed.knee_per_s:g} arrivals/s"
     assert [step["held"] for step in as_document(missed)["steps"]].count(True) >= 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
 
 from loadtest.__main__ import main
+from loadtest.pictures import SIDES
 from tests.loadtest.scripted_service import right_shaped, serving
 
 
@@ -23,7 +25,7 @@ def test_a_run_leaves_page_samples_and_result(tmp_path: Path) -> None:
     html = (run / "report.html").read_text()
     assert code == 0
     assert not re.search(r"<(script|link|img|iframe)|(src|href)=[\"']http", html)
-    assert html.count("<svg") == 2
+    assert html.count("<svg") == 3
     result = json.loads((run / "result.json").read_text())
     assert result["title"] in html
     assert '<p class="held">' in html
@@ -31,9 +33,24 @@ def test_a_run_leaves_page_samples_and_result(tmp_path: Path) -> None:
 
 
 def test_steps_are_a_curve_and_a_table(tmp_path: Path) -> None:
-    code, run = _run(tmp_path, "--shape", "knee", "--objective", "p99<0.0001ms")
+    code, run = _run(tmp_path, "--shape", "knee", "--objective", "throughput<40/s")
     html = (run / "report.html").read_text()
-    assert code == 1
+    result = json.loads((run / "result.json").read_text())
+    assert code == 1  # at the rate that was asked for
     assert '<p class="missed">' in html
     assert html.count("<svg") == 3
-    assert html.count("<tr>") == 2 + 1 + 10
+    assert 3 <= len(result["steps"]) == html.count("<tr>") - 3
+    held = [step["rate_per_s"] for step in result["steps"] if step["held"]]
+    assert 20 < max(held) < 80
+    assert f"Held up to {max(held):.0f} arrivals/s." in html
+
+
+def test_models_and_sizes_are_told_apart(tmp_path: Path) -> None:
+    _, run = _run(tmp_path, "--shape", "sizes", "--model", "a,b", "--objective", "")
+    result = json.loads((run / "result.json").read_text())
+    assert set(result["by_model"]) == {"a", "b"}
+    assert [*result["by_size"]] == [f"{side} px" for side in SIDES]
+    for trait in ("form", "model", "size"):
+        assert sum(part["requests"] for part in result[f"by_{trait}"].values()) == result["all"]["requests"]
+    rows = csv.DictReader((run / "samples.csv").read_text().splitlines())
+    assert {row["model"] for row in rows} == {"a", "b"}

@@ -23,7 +23,10 @@ def _run(tmp_path: Path, url: str, *options: str) -> tuple[int, str, dict[str, A
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
     (folder,) = tmp_path.iterdir()
     names = {path.name for path in folder.iterdir()}
-    assert {"report.html", "locust_stats.csv", "result.json"} <= names, run.stderr
+    assert {"report.html", "samples.csv", "result.json", "locust.html", "locust_stats.csv"} <= names, (
+        run.stderr
+    )
+    assert (folder / "report.html").read_text().count("<svg") == 3
     return run.returncode, run.stdout, json.loads((folder / "result.json").read_text())
 
 

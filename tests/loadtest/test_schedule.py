@@ -35,5 +35,5 @@ def test_each_phase_has_its_own_rate() -> None:
 def test_a_shape_lasts_as_long_as_asked(shape: Shape) -> None:
     listed = phases(shape, rate_per_s=100, duration_s=20)
     assert sum(phase.duration_s for phase in listed) == pytest.approx(20)
-    assert listed[0].rate_per_s == (10 if shape == "knee" else 100)
+    assert listed[0].rate_per_s == 100
     assert max(phase.rate_per_s for phase in listed) == (400 if shape == "spike" else 100)
