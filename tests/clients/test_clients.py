@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.access import Scope, make_key
 from tests.model_files import TinyModel, png, write_model
-from tests.service.test_process import running
+from tests.service.test_process import Service, running
 
 pytestmark = pytest.mark.e2e
 
@@ -46,6 +47,28 @@ def expected() -> dict[str, object]:
     }
 
 
+async def address(service: Service, protocol: str) -> str:
+    """Of a service that was started with a gRPC port."""
+    if protocol == "http":
+        return service.url.removeprefix("http://")
+    assert service.process.stderr is not None
+    line = (await service.process.stderr.readline()).decode()
+    port = re.search(r"listening for gRPC on port (\d+)", line)
+    assert port is not None, line
+    return f"127.0.0.1:{port[1]}"
+
+
+async def ask(interpreter: str, script: str, *arguments: str) -> None:
+    """Run a client's script; it says what is wrong."""
+    asked = await asyncio.create_subprocess_exec(
+        *(interpreter, str(HERE / f"{script}.py"), *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asked.communicate()
+    assert asked.returncode == 0, said.decode()
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 async def test_an_unmodified_client_gets_what_it_expects(
     interpreter: str, script: str, tmp_path: Path
@@ -54,20 +77,15 @@ async def test_an_unmodified_client_gets_what_it_expects(
     path = tmp_path / "expected.json"
     path.write_text(json.dumps(expected()))
     async with running(tmp_path / "models", "--grpc-port", "0") as service, asyncio.timeout(TIMEOUT_S):
-        address = service.url.removeprefix("http://")
-        if SCRIPTS[script] == "grpc":
-            assert service.process.stderr is not None
-            line = (await service.process.stderr.readline()).decode()
-            port = re.search(r"listening for gRPC on port (\d+)", line)
-            assert port is not None, line
-            address = f"127.0.0.1:{port[1]}"
-        asked = await asyncio.create_subprocess_exec(
-            interpreter,
-            str(HERE / f"{script}.py"),
-            address,
-            str(path),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await asked.communicate()
-        assert asked.returncode == 0, said.decode()
+        await ask(interpreter, script, await address(service, SCRIPTS[script]), str(path))
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+async def test_tritons_clients_load_and_unload(interpreter: str, protocol: str, tmp_path: Path) -> None:
+    for name in ("tiny", "other"):
+        write_model(tmp_path / "models", name=name)
+    secret, line = make_key("operator", [Scope.ADMIN])
+    (tmp_path / "keys").write_text(line)
+    flags = ("--grpc-port", "0", "--api-keys-file", str(tmp_path / "keys"))
+    async with running(tmp_path / "models", *flags) as service, asyncio.timeout(TIMEOUT_S):
+        await ask(interpreter, "triton_repository", protocol, await address(service, protocol), secret)

@@ -29,6 +29,17 @@ async def test_a_body_within_the_limit_is_read(start: Start) -> None:
         assert service.application.inference.bodies.held_bytes == 0
 
 
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+async def test_a_body_is_json_whatever_its_sender_calls_it(service: Running, kind: str | None) -> None:
+    """Triton's clients say nothing, curl says it is a form."""
+    headers = {} if kind is None else {"content-type": kind}
+    problem_of(
+        await service.client.post(INDEX, content=b'{"ready": 0}', headers=headers), Reason.INVALID_PARAMETER
+    )
+    response = await service.client.post(INDEX, content=b'{"ready": true}', headers=headers)
+    assert [entry["name"] for entry in response.json()] == ["tags", "tiny"]
+
+
 @pytest.mark.parametrize("body", [b" " * 5000, chunks(1000)], ids=["announced", "not announced"])
 async def test_a_larger_one_is_refused(start: Start, body: bytes | AsyncIterator[bytes]) -> None:
     async with start(max_body_bytes=4096) as service:
