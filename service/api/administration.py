@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.documentation import problem_responses
 from service.errors import Reason, ReloadResult
 from service.metrics import Snapshot, shadow_figures
-from service.repository import Plan, Repository, VersionState, VersionStatus
+from service.repository import Changes, Plan, Repository, VersionState, VersionStatus
 
 CHANGE_REASONS = (
     Reason.INVALID_PARAMETER,
@@ -85,11 +85,12 @@ class ShadowReport(_Document):
 Gather: TypeAlias = Callable[[], Awaitable[Snapshot]]
 
 
-def administration_router(repository: Repository, gather: Gather) -> APIRouter:
+def administration_router(repository: Repository, changes: Changes, gather: Gather) -> APIRouter:
     """The routes below ``/models/{name}``.
 
     Args:
         repository: The models.
+        changes: To them.
         gather: The metrics of all workers.
     """
     router = APIRouter(prefix="/models/{name}", tags=["models"])
@@ -124,13 +125,13 @@ def administration_router(repository: Repository, gather: Gather) -> APIRouter:
         ] = None,
     ) -> ModelDocument:
         """Serve an earlier version (the next lower good one), and nothing newer until this is taken back."""
-        await repository.rollback(name, to)
+        await changes.roll_back(name, to)
         return document(name)
 
     @router.put("/serving", responses=problem_responses(*CHANGE_REASONS))
     async def arrange(name: str, plan: Plan) -> ModelDocument:
         """Replace the plan: version, aliases, canary, shadow. Refused if one of them does not serve."""
-        await repository.arrange(name, plan)
+        await changes.arrange(name, plan)
         return document(name)
 
     return router

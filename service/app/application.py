@@ -35,7 +35,7 @@ from service.app.wiring import (
 )
 from service.errors import NotReady, RequestError, ShuttingDown
 from service.metrics import Metrics, Snapshot, render_snapshot, snapshot, triton_names
-from service.repository import Repository, RepositoryOptions
+from service.repository import Changes, Repository, RepositoryOptions
 from service.settings import Settings
 from service.tracing import Trace
 
@@ -67,6 +67,7 @@ class Application:
         phase: Where it is in its life.
         metrics: Of this application alone.
         repository: The models.
+        changes: What operators make of them.
         journal: What became of its requests.
         inference: The road to the models.
         has_company_to_come: Whether this is one of several workers and not all of them have been ready yet.
@@ -85,6 +86,7 @@ class Application:
         self.metrics.watch_ready(lambda: self.why_not_ready() is None)
         self.journal = Journal(self.metrics)
         self.repository = make_repository(repository_options(settings), self.metrics)
+        self.changes = Changes(self.repository)
         # Decoding releases the GIL; more threads than CPUs would only take turns.
         self._pool = ThreadPoolExecutor(cpu_share(settings), thread_name_prefix="decode")
         self._gather = gather
@@ -95,8 +97,8 @@ class Application:
             health_router(self),
             metrics_router(self.scrape),
             pages_router(self.repository),
-            administration_router(self.repository, self._count),
-            protocol_router(self, self.repository),
+            administration_router(self.repository, self.changes, self._count),
+            protocol_router(self, self.repository, self.changes),
         )
         lean = lean_routes(self.inference, self.metrics)
         self._lean = LeanRoutes(lean)

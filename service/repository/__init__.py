@@ -18,16 +18,18 @@ alias, the canary or the shadow names.
 
 Floors inside: `options`, `plan` (serving.json) ← `catalogue` (what lies on disk) ← `store` (a folder
 elsewhere) ← `remote` (its copy) ← `loading` ← `served` ← `routing` ← `model` (the state of one model,
-without I/O) and `shadow` ← `repository`. Beside it `offline`: the same changes without a service.
+without I/O) and `shadow` ← `repository` ← `changes` (what operators ask). Beside them `offline`: the same
+changes without a service.
 """
 
 from service.repository.catalogue import model_names, versions
+from service.repository.changes import Changes, Spread
 from service.repository.loading import BuiltModel, build, warm_up
-from service.repository.model import VersionState, VersionStatus
+from service.repository.model import Faults, VersionState, VersionStatus
 from service.repository.offline import Workbench
 from service.repository.options import RepositoryOptions
 from service.repository.plan import LATEST, PLAN_NAME, Canary, Plan, parse_plan
-from service.repository.repository import Repository, Spread
+from service.repository.repository import Repository
 from service.repository.served import ServedModel
 
 __all__ = [
@@ -35,6 +37,8 @@ __all__ = [
     "PLAN_NAME",
     "BuiltModel",
     "Canary",
+    "Changes",
+    "Faults",
     "Plan",
     "Repository",
     "RepositoryOptions",

@@ -12,6 +12,7 @@ Folders with other names (``.publishing-…``) are not seen at all, which makes 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -66,19 +67,14 @@ class Catalogue:
         return str(self._options.root)
 
     def names(self) -> list[str]:
-        """The models wanted.
+        """Of the models wanted, those that are there.
 
         Raises:
-            InvalidConfiguration: No such folder, or a wanted model is not in it.
+            InvalidConfiguration: No such folder.
         """
         found = self._found()
-        if self._options.models is None:
-            return found
-        for name in self._options.models:
-            if name not in found:
-                there = ", ".join(found) or "none"
-                raise InvalidConfiguration(f"no model '{name}' in '{self.place}'; there is: {there}")
-        return list(self._options.models)
+        wanted = self._options.models
+        return found if wanted is None else [name for name in wanted if name in found]
 
     def shelf(self, name: str) -> Shelf:
         """One model, as it lies there now.
@@ -125,11 +121,17 @@ class Catalogue:
             path = self._path(folder)
             if not path.is_file():
                 raise InvalidFile(f"{folder}: no {path.name} in it")
-            if not _is_inside(path, self._options.root):
-                raise InvalidFile(f"{path}: leads out of the repository '{self._options.root}'")
+            for each in (path, sidecar_path(path)):
+                self._check_file(each)
         except OSError as error:
             raise InvalidFile(f"{folder}: cannot be read: {error}") from error
         return path
+
+    def _check_file(self, path: Path) -> None:
+        if not _is_inside(path, self._options.root):
+            raise InvalidFile(f"{path}: leads out of the repository '{self._options.root}'")
+        if path.exists() and not path.is_file():
+            raise InvalidFile(f"{path}: is no file")
 
     def is_whole(self, name: str, version: str) -> bool:
         """Whether the version's checksum file is there and right. Reads the whole model file."""
@@ -189,7 +191,8 @@ def _folders(parent: Path, root: Path) -> Iterator[str]:
 
 
 def _is_inside(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
+    # Not `Path.resolve`, which raises where a link leads to itself.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def _mark(path: Path) -> tuple[str, str, int]:

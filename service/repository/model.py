@@ -14,12 +14,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final, TypeAlias
 
 from service.errors import FetchFailed, ModelRejected, ReloadResult
 from service.repository.catalogue import Fingerprint, Shelf
-from service.repository.plan import CANARY_ALIAS, NO_PLAN, STABLE_ALIAS, Plan
+from service.repository.plan import CANARY_ALIAS, STABLE_ALIAS, UNKNOWN_PLAN, Plan
 from service.repository.routing import Routes
 from service.repository.served import ServedModel
+
+# Version → why it does not serve.
+Faults: TypeAlias = dict[str, str]
+# In the place of a version: the fault is no single one's.
+OF_ALL: Final = ""
+NO_LIVE_VERSION: Final = "its plan leaves no version that may be live"
 
 
 class VersionState(StrEnum):
@@ -61,7 +68,7 @@ class Model:
     """The state of one model.
 
     Attributes:
-        plan: The last that could be followed.
+        plan: The last that could be followed; until there is one, nothing serves.
         plan_fault: Why ``serving.json`` cannot be; None where it can.
         routes: Who answers; None: nobody.
         loaded: Version → what was loaded.
@@ -71,7 +78,7 @@ class Model:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.plan: Plan = NO_PLAN
+        self.plan: Plan = UNKNOWN_PLAN
         self.plan_fault: str | None = None
         self.routes: Routes | None = None
         self.loaded: dict[str, ServedModel] = {}
@@ -99,6 +106,11 @@ class Model:
         for version in [version for version in self.refused if version not in self._seen]:
             del self.refused[version]
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Those that lie there, highest first."""
+        return tuple(self._seen)
+
     def candidates(self) -> Iterator[str]:
         """The versions that may be live, best first."""
         return (version for version in self._seen if self.plan.allows(version))
@@ -107,26 +119,29 @@ class Model:
         """The versions that the plan wants besides the live one, and that are there."""
         return [version for version in self._seen if version in self.plan.named]
 
-    def next_lower(self) -> str | None:
-        """The highest version below the live one that was not refused; None: there is none."""
-        if self.live is None:
-            return None
-        lower = (version for version in self._seen if int(version) < int(self.live.version))
-        return next((version for version in lower if version not in self.refused), None)
+    def lower(self) -> list[str]:
+        """The versions below the live one that may take its place, best first."""
+        live = self.live
+        return [] if live is None else [each for each in self.candidates() if int(each) < int(live.version)]
 
-    def why_not_newest(self) -> str | None:
-        """Why the newest version that may be live is not; None where it is."""
-        if self.plan_fault is not None or not self.plan.is_served:
-            return self.plan_fault
-        newest = next(self.candidates(), None)
-        return "there is no version that its plan allows" if newest is None else self._why_not(newest)
+    def faults(self) -> Faults:
+        """Why what lies there or is wanted does not serve."""
+        if self.plan_fault is not None:
+            return {OF_ALL: self.plan_fault}
+        if not self.plan.is_served:
+            return {}
+        found = self.faults_of(self.plan)
+        if not any(version in self.loaded for version in self.candidates()):
+            found[OF_ALL] = NO_LIVE_VERSION
+        return found
 
-    def missing(self) -> list[str]:
-        """Why what the plan names does not serve, where it does not."""
-        faults = (self._why_not(version) for version in sorted(self.plan.named, key=int))
-        return [fault for fault in faults if fault is not None]
+    def faults_of(self, plan: Plan) -> Faults:
+        """Why single versions do not serve: those that were refused, and those that a plan wants."""
+        found = {version: self.why_not(version) for version in (*self.refused, *plan.wanted)}
+        return {version: fault for version, fault in found.items() if fault is not None}
 
-    def _why_not(self, version: str) -> str | None:
+    def why_not(self, version: str) -> str | None:
+        """Why what lies there under this number does not serve; None: nothing is known against it."""
         if version not in self._seen and version not in self.loaded:
             return f"there is no version {version}"
         refusal = self.refused.get(version)
@@ -138,12 +153,15 @@ class Model:
 
     def is_current(self, version: str) -> bool:
         """Whether what lies there now is loaded as it is wanted, or was refused."""
+        lies = self._seen.get(version)
+        if lies is None:  # what is loaded outlives its files
+            return True
         served, refusal = self.loaded.get(version), self.refused.get(version)
-        if refusal is not None and refusal.fingerprint == self._seen[version]:
+        if refusal is not None and refusal.fingerprint == lies:
             return True
         return (
             served is not None
-            and served.fingerprint == self._seen[version]
+            and served.fingerprint == lies
             and served.is_background == self.is_background(version)
         )
 
@@ -240,7 +258,7 @@ class Model:
 
     def _why_not_loaded(self, version: str) -> str:
         if not self.plan.is_served:
-            return "unloaded"
+            return self.plan_fault or "unloaded"
         if not self.plan.allows(version):
             return f"version {self.plan.version} is the highest that may serve"
         if version in self._unsettled:

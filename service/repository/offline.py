@@ -59,7 +59,7 @@ class Workbench:
         if to == LATEST:
             return self.write(self.plan.model_copy(update={"version": None}))
         if to is None:
-            good = self._good()
+            good = self._good(self.plan)
             serving = next(good, "none")
             to = next(good, None)
             if to is None:
@@ -70,27 +70,28 @@ class Workbench:
         """Write a plan whose versions are all good; says what is wanted from now on.
 
         Raises:
-            InvalidConfiguration: It names a version that there is not.
+            InvalidConfiguration: It names a version that there is not, or leaves none to be live.
             ModelRejected: It names one that would not serve.
             Forbidden: The repository cannot be written.
         """
         folder = f"{self._catalogue.place}/{self._shelf.name}"
-        pinned = () if plan.version is None else (plan.version,)
-        for version in sorted(plan.named.union(pinned), key=int):
+        for version in plan.wanted:
             if version not in self._shelf.versions:
                 there = ", ".join(self._shelf.versions)
                 raise InvalidConfiguration(f"{folder}: no version {version}; there is: {there}")
             self._check(version)
+        if plan.is_served and next(self._good(plan), None) is None:
+            raise InvalidConfiguration(f"{folder}: this leaves no version that may be live")
         try:
             self._catalogue.write_plan(self._shelf.name, plan)
         except OSError as error:
             raise Forbidden(f"{folder}: cannot be written: {error.strerror}") from error
         return f"{folder}/{PLAN_NAME}: {plan.model_dump_json(exclude_defaults=True)}"
 
-    def _good(self) -> Iterator[str]:
-        """The versions that would serve, best first."""
+    def _good(self, plan: Plan) -> Iterator[str]:
+        """The versions that could be live, best first."""
         for version in self._shelf.versions:
-            if self.plan.allows(version) and self._is_good(version):
+            if plan.allows(version) and self._is_good(version):
                 yield version
 
     def _is_good(self, version: str) -> bool:

@@ -91,6 +91,12 @@ class Plan(_Frozen):
         """Every version that is kept loaded because the plan names it, besides the one that serves."""
         return self.on_trial.union(self.aliases.values())
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Every version that the plan gives by its number, the lowest first."""
+        pinned = () if self.version is None else (self.version,)
+        return tuple(sorted(self.named.union(pinned), key=int))
+
     def allows(self, version: str) -> bool:
         """Whether this version may be the live one: not too high, and not on trial."""
         if self.version is None:
@@ -99,6 +105,8 @@ class Plan(_Frozen):
 
 
 NO_PLAN: Final = Plan()
+# Of a model whose plan could never be read: what it was to hold back is not known.
+UNKNOWN_PLAN: Final = Plan(is_served=False)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -109,6 +117,8 @@ def read_plan(folder: Path) -> Plan:
     """
     path = folder / PLAN_NAME
     try:
+        if path.is_fifo():  # it would be waited for
+            raise InvalidPlan(f"{path}: is no file")
         text = path.read_bytes()
     except FileNotFoundError:
         return NO_PLAN

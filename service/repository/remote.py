@@ -80,10 +80,9 @@ class RemoteCatalogue(Catalogue):
         return self._store.url
 
     def names(self) -> list[str]:
-        """The models wanted, after one look at the remote.
+        """Of the models wanted, those that are there, after one look at the remote.
 
         Raises:
-            InvalidConfiguration: A wanted model is not there.
             RemoteUnavailable: The remote does not answer, and nothing was ever fetched from it.
         """
         try:
@@ -128,7 +127,9 @@ class RemoteCatalogue(Catalogue):
             InvalidFile: There is none, none with a checksum, or its bytes are not those promised.
             FetchFailed: It could not be fetched now.
         """
-        fingerprint = self.shelf(name).versions[version]
+        fingerprint = self.shelf(name).versions.get(version)
+        if fingerprint is None:  # looked at since, and gone
+            raise InvalidFile(f"{self._store.url}/{name}/{version}: is there no more")
         path = self._cache / name / version / str(fingerprint[0][0])
         for file, mark, _ in fingerprint:
             if not mark:
@@ -146,7 +147,8 @@ class RemoteCatalogue(Catalogue):
 
     def is_whole(self, name: str, version: str) -> bool:
         """Whether the model file and its checksum file are both there."""
-        return all(mark for _, mark, _ in self.shelf(name).versions[version])
+        fingerprint = self.shelf(name).versions.get(version, ())
+        return bool(fingerprint) and all(mark for _, mark, _ in fingerprint)
 
     def _found(self) -> list[str]:
         return sorted(name for name, shelf in self._shelves.items() if shelf.versions)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 from service.engine import EngineOptions
 from service.errors import (
     FetchFailed,
-    Forbidden,
     InferenceFailed,
     InvalidConfiguration,
-    InvalidParameter,
-    InvalidPlan,
     LoadFailed,
     ModelNotFound,
     ModelRejected,
@@ -31,9 +29,9 @@ from service.metrics import Metrics, ShadowMetrics
 from service.repository.aside import aside
 from service.repository.catalogue import Shelf
 from service.repository.loading import BuiltModel, build
-from service.repository.model import Model, VersionStatus
+from service.repository.model import NO_LIVE_VERSION, OF_ALL, Faults, Model, VersionStatus
 from service.repository.options import RepositoryOptions
-from service.repository.plan import LATEST, STABLE_ALIAS, Plan
+from service.repository.plan import Plan
 from service.repository.remote import open_catalogue
 from service.repository.served import ServedModel, serve
 from service.repository.shadow import Shadow
@@ -49,21 +47,16 @@ _REMEMBERED: Final = 5
 # For the threads of batchers that nobody has asked anything yet to end.
 _IDLE_END_S: Final = 1.0
 
-# Has every process of the service look at a model again; for each, why its newest version does not serve.
-Spread: TypeAlias = Callable[[str], Awaitable[list[str]]]
-
 
 class Repository:
     """The models of one process. `start` on the event loop before anything else.
 
     Attributes:
         options: What it was told.
-        spread: How `load`, `unload` and `rollback` reach every process; by itself, only this one.
     """
 
     def __init__(self, options: RepositoryOptions, metrics: Metrics) -> None:
         self.options = options
-        self.spread: Spread = self.look_alone
         self._metrics = metrics
         self._catalogue = open_catalogue(options)
         self._models: dict[str, Model] = {}
@@ -137,70 +130,59 @@ class Repository:
         loaded = (served for model in self._models.values() for served in model.loaded.values())
         return all(served.batcher.is_alive for served in loaded if not served.is_background)
 
-    # What operators ask.
+    # What operators ask. Changes are made by `service.repository.changes`.
 
-    async def load(self, name: str) -> None:
-        """Serve the newest good version of a model, also one that was unloaded or refused before.
-
-        Raises:
-            ModelNotFound: No such model in the repository.
-            InvalidParameter: Its newest version does not serve, and why; what served before still does.
-            Forbidden: It was unloaded, and the repository cannot be written.
-        """
-        plan = await self._plan(name)
-        if not plan.is_served:
-            await self._write(name, plan.model_copy(update={"is_served": True}))
-        await self._apply(name)
-
-    async def unload(self, name: str) -> None:
-        """Stop serving a model until it is loaded again; what was admitted is finished.
+    async def plan(self, name: str) -> Plan | None:
+        """What is wanted of a model by what lies there now; None: no such model is to be served.
 
         Raises:
-            ModelNotFound: No such model in the repository.
-            Forbidden: The repository cannot be written.
+            InvalidPlan: ``serving.json`` cannot be followed.
+            InvalidConfiguration: The repository's folder is gone.
+            RemoteUnavailable: The remote does not answer.
         """
-        plan = await self._plan(name)
-        await self._write(name, plan.model_copy(update={"is_served": False}))
-        await self._apply(name)
+        if name not in await self._names():
+            return None
+        return await asyncio.to_thread(self._catalogue.plan, name)
 
-    async def rollback(self, name: str, to: str | None = None) -> str:
-        """Serve an earlier version of a model, and nothing newer until this is taken back.
-
-        Args:
-            name: Of the model.
-            to: The version; None: the next lower one that is good; ``latest``: take it back.
-
-        Returns:
-            The version that serves now.
+    async def write_plan(self, name: str, plan: Plan) -> None:
+        """Put another plan where every process finds it; it is followed at the next look.
 
         Raises:
-            ModelNotFound: No such model or version.
-            InvalidParameter: This version does not serve, and why; what served before still does.
-            Forbidden: The repository cannot be written.
+            OSError: The file system refused.
+            RemoteUnavailable: The remote does not answer.
         """
-        before = await self._plan(name)
+        try:
+            await asyncio.to_thread(self._catalogue.write_plan, name, plan)
+        except RemoteUnavailable:
+            self._metrics.remote_failed("write")
+            raise
+
+    async def prove(self, name: str, plan: Plan) -> Faults:
+        """Load and test what a plan wants, beside what serves; what of it must not serve.
+
+        It answers nobody before the plan is followed. After a `look` at the model.
+        """
         model = self._models[name]
-        target = model.next_lower() if to is None else to
-        if target is None:
-            raise InvalidParameter(f"model '{name}' has no good version below the one that serves")
-        shelf = await asyncio.to_thread(self._catalogue.shelf, name)
-        if target != LATEST and target not in shelf.versions:
-            raise ModelNotFound(f"model '{name}' has no version '{target}'")
-        version = None if target == LATEST else target
-        plan = before.model_copy(update={"is_served": True, "version": version})
-        await self._replace(name, before, plan)
-        return self.resolve(name, STABLE_ALIAS).version
+        if not plan.is_served:
+            return {}
+        async with self._looking:
+            for version in plan.wanted:
+                await self._is_good(model, version)
+            faults = model.faults_of(plan)
+            if not await self._first_good(model, filter(plan.allows, model.versions)):
+                faults[OF_ALL] = NO_LIVE_VERSION
+            if faults:
+                self._route(model, model.live)  # nobody needs what was loaded
+        return faults
 
-    async def arrange(self, name: str, plan: Plan) -> None:
-        """Replace what is wanted of a model.
+    async def next_lower(self, name: str) -> str | None:
+        """The next good version below the live one, not on trial; None: there is none. After a `look`."""
+        async with self._looking:
+            return await self._first_good(self._models[name], self._models[name].lower())
 
-        Raises:
-            ModelNotFound: No such model in the repository.
-            InvalidParameter: A version that the plan names does not serve, and why; the old plan stays.
-            Forbidden: The repository cannot be written.
-        """
-        before = await self._plan(name)
-        await self._replace(name, before, plan, is_strict=True)
+    def newest(self, name: str) -> list[str]:
+        """The highest version that may be live; none where there is none."""
+        return list(itertools.islice(self._models[name].candidates(), 1))
 
     def shadow(self, name: str) -> tuple[ServedModel, ServedModel]:
         """The live version of a model, and the candidate that gets copies of its traffic.
@@ -229,12 +211,17 @@ class Repository:
 
         Args:
             name: Only at this model.
-            is_asked: Somebody waits: try again what was refused, and do not wait for files to settle.
+            is_asked: Somebody waits: try again what was refused, do not wait for files to settle, and let a
+                model go whose folder is gone.
         """
         async with self._looking:
-            for each in await self._wanted(name):
-                shelf = await asyncio.to_thread(self._catalogue.shelf, each)
-                await self._follow(shelf, is_asked=is_asked)
+            names = await self._names()
+            for each in names:
+                if name in (None, each):
+                    shelf = await asyncio.to_thread(self._catalogue.shelf, each)
+                    await self._follow(shelf, is_asked=is_asked)
+            if is_asked and name in self._models and name not in names:
+                self._let_go(self._models[name])
 
     async def watch(self) -> None:
         """Look every ``reload_interval_s``, for good. A look that fails changes nothing.
@@ -254,15 +241,14 @@ class Repository:
             except Exception:
                 logger.exception("looking at the repository failed; what serves goes on")
 
-    async def look_alone(self, name: str) -> list[str]:
-        """Look at a model because somebody asked, in this process; why its newest version is not live."""
+    async def look_alone(self, name: str) -> Faults:
+        """Look at a model because somebody asked, in this process; what of it does not serve."""
         try:
             await self.look(name, is_asked=True)
         except (OSError, InvalidConfiguration, RemoteUnavailable) as error:
-            return [str(error)]
+            return {OF_ALL: str(error)}
         model = self._models.get(name)
-        fault = None if model is None else model.why_not_newest()
-        return [] if fault is None else [fault]
+        return {} if model is None else model.faults()
 
     # Life.
 
@@ -302,8 +288,12 @@ class Repository:
 
     async def _wanted_at_start(self) -> list[str]:
         wanted = await self._names()
+        place, there = self._catalogue.place, ", ".join(wanted) or "none"
+        for name in self.options.models or ():
+            if name not in wanted:
+                raise InvalidConfiguration(f"no model '{name}' in '{place}'; there is: {there}")
         if not wanted:
-            raise InvalidConfiguration(f"no models in '{self._catalogue.place}'; `make model` makes one")
+            raise InvalidConfiguration(f"no models in '{place}'; `make model` makes one")
         default = self.options.default_model
         if default is not None and default not in wanted:
             raise InvalidConfiguration(f"default_model '{default}' is not among the models to serve")
@@ -345,6 +335,23 @@ class Repository:
             for version in model.named():
                 await self._ensure(model, version, is_asked=is_asked, is_start=is_start)
                 self._route(model, live)
+
+    def _let_go(self, model: Model) -> None:
+        """Unload what outlived its folder."""
+        model.see(Shelf(model.name, {}))
+        self._route(model, None)
+
+    async def _first_good(self, model: Model, versions: Iterable[str]) -> str | None:
+        for version in versions:
+            if await self._is_good(model, version):
+                return version
+        return None
+
+    async def _is_good(self, model: Model, version: str) -> bool:
+        """Whether a version may serve; then it is loaded."""
+        if model.why_not(version) is None:
+            await self._ensure(model, version, is_asked=True, is_start=False)
+        return model.why_not(version) is None
 
     async def _ensure(self, model: Model, version: str, *, is_asked: bool, is_start: bool) -> None:
         """Load a version, unless what lies there is loaded or was refused already, or still changes."""
@@ -485,50 +492,3 @@ class Repository:
         except RemoteUnavailable:
             self._metrics.remote_failed("look")
             raise
-
-    async def _wanted(self, name: str | None) -> list[str]:
-        names = await self._names()
-        return names if name is None else [each for each in names if each == name]
-
-    async def _plan(self, name: str) -> Plan:
-        """What is wanted of a model at present, so that it can be changed."""
-        try:
-            names = await self._names()
-        except RemoteUnavailable as error:
-            raise NotReady(f"the repository cannot be changed now: {error}") from error
-        if name not in names:
-            raise ModelNotFound(f"no model '{name}' among those to serve")
-        if name not in self._models:
-            await self.look(name, is_asked=True)
-        try:
-            return await asyncio.to_thread(self._catalogue.plan, name)
-        except InvalidPlan as fault:
-            raise InvalidParameter(str(fault)) from fault
-
-    async def _write(self, name: str, plan: Plan) -> None:
-        try:
-            await asyncio.to_thread(self._catalogue.write_plan, name, plan)
-        except RemoteUnavailable as error:
-            self._metrics.remote_failed("write")
-            raise NotReady(f"the repository cannot be changed now: {error}") from error
-        except OSError as error:
-            raise Forbidden(f"the repository cannot be written: {error.strerror}") from error
-
-    async def _replace(self, name: str, before: Plan, plan: Plan, *, is_strict: bool = False) -> None:
-        """Write a plan and have every process follow it; if it cannot be, the one before it again."""
-        await self._write(name, plan)
-        try:
-            await self._apply(name)
-            missing = self._models[name].missing() if is_strict else []
-            if missing:
-                raise InvalidParameter(f"model '{name}': {missing[0]}")
-        except InvalidParameter:
-            await self._write(name, before)
-            await self.spread(name)
-            raise
-
-    async def _apply(self, name: str) -> None:
-        """Have every process look, and report what they refused."""
-        faults = await self.spread(name)
-        if faults:
-            raise InvalidParameter(f"model '{name}': {faults[0]}")

@@ -28,7 +28,7 @@ import multiprocessing
 import signal
 import socket
 import time
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
@@ -96,7 +96,7 @@ class Member:
         self._handover.setblocking(False)
         self._link: Link | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self._looks: dict[int, asyncio.Future[list[str]]] = {}
+        self._looks: dict[int, asyncio.Future[dict[str, str]]] = {}
         with handover, link, _blocked_signals():
             self.process: BaseProcess = _context.Process(
                 target=_run_worker, args=(settings, handover, link), daemon=True
@@ -146,11 +146,11 @@ class Member:
             await asyncio.wait_for(future, _SNAPSHOT_TIMEOUT_S)
         return self.counted
 
-    async def look(self, model: str) -> list[str]:
-        """Have it look at a model; what it could not serve. Nothing once it has ended: others start anew."""
+    async def look(self, model: str) -> dict[str, str]:
+        """Have it look at a model; what does not serve. Nothing once it has ended: others start anew."""
         if self._link is None:
-            return []
-        future: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+            return {}
+        future: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         ticket = next(_tickets)
         self._looks[ticket] = future
         self.send("look", model=model, ticket=ticket)
@@ -174,7 +174,7 @@ class Member:
                 fleet.sum_for(self)
             case "spread", {"model": str(model), "ticket": int(ticket)}:
                 fleet.spread_for(self, model, ticket)
-            case "seen", {"ticket": int(ticket), "faults": list(faults)}:
+            case "seen", {"ticket": int(ticket), "faults": dict(faults)}:
                 self._looks.pop(ticket).set_result(faults)
 
     def _release(self) -> None:
@@ -188,7 +188,7 @@ class Member:
         self._release()
         looks, self._looks = self._looks, {}
         for look in looks.values():
-            look.set_result([])
+            look.set_result({})
 
     def _count_ends(self) -> None:
         self.connections -= count_ends(self._handover)
@@ -301,7 +301,7 @@ class Fleet:
 
     async def _spread_for(self, member: Member, model: str, ticket: int) -> None:
         found = await asyncio.gather(*(each.look(model) for each in self._members))
-        member.send("looked", ticket=ticket, faults=[fault for faults in found for fault in faults])
+        member.send("looked", ticket=ticket, faults=dict(ChainMap(*found)))
 
     # Workers.
 

@@ -19,6 +19,7 @@ from service.app import Application
 from service.errors import FoldserveError, NotReady
 from service.logs import configure_logging
 from service.metrics import Snapshot, snapshot
+from service.repository import Faults
 from service.server.channel import Link, report_end, take
 from service.server.farewell import leave
 from service.server.memory import keep_level
@@ -74,9 +75,9 @@ class Worker(Server):
         self._ends_unsaid = 0
         self._is_ready = False
         self._asked: list[asyncio.Future[Snapshot]] = []
-        self._spreading: dict[int, asyncio.Future[list[str]]] = {}
+        self._spreading: dict[int, asyncio.Future[Faults]] = {}
         self._looking: set[asyncio.Task[None]] = set()
-        self.application.repository.spread = self._spread
+        self.application.changes.spread = self._spread
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen to the parent."""
@@ -138,9 +139,9 @@ class Worker(Server):
                     self._spreading.pop(message["ticket"]).set_result(message["faults"])
         self.should_exit = True  # the parent is gone
 
-    async def _spread(self, model: str) -> list[str]:
-        """Have all workers look at a model, this one too; what each of them could not serve."""
-        future: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    async def _spread(self, model: str) -> Faults:
+        """Have all workers look at a model, this one too; what any of them could not serve."""
+        future: asyncio.Future[Faults] = asyncio.get_running_loop().create_future()
         ticket = next(_tickets)
         self._spreading[ticket] = future
         self._link.send("spread", model=model, ticket=ticket)

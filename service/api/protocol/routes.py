@@ -26,7 +26,7 @@ from service.api.protocol.documents import (
 from service.api.protocol.tensors import OUTPUT_NAMES
 from service.artifact import INPUT_NAME
 from service.errors import InvalidParameter, NotReady, Reason
-from service.repository import Repository, ServedModel
+from service.repository import Changes, Repository, ServedModel
 
 SERVER_NAME = "foldserve"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
@@ -35,12 +35,12 @@ PLATFORM = "onnxruntime_onnx"
 _UNKNOWN = problem_responses(Reason.MODEL_NOT_FOUND, Reason.NOT_READY)
 
 
-def protocol_router(vitals: Vitals, repository: Repository) -> APIRouter:
+def protocol_router(vitals: Vitals, repository: Repository, changes: Changes) -> APIRouter:
     """Open Inference Protocol v2 without inference, and TensorFlow Serving's model status."""
     router = APIRouter()
     router.include_router(_server_router(vitals))
     router.include_router(_model_router(repository))
-    router.include_router(_repository_router(repository))
+    router.include_router(_repository_router(repository, changes))
     router.include_router(_status_router(repository))
     return router
 
@@ -88,7 +88,7 @@ def _model_router(repository: Repository) -> APIRouter:
     return router
 
 
-def _repository_router(repository: Repository) -> APIRouter:
+def _repository_router(repository: Repository, changes: Changes) -> APIRouter:
     router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
     changing = problem_responses(*CHANGE_REASONS)
 
@@ -100,12 +100,12 @@ def _repository_router(repository: Repository) -> APIRouter:
     @router.post("/models/{model}/load", responses=changing)
     async def load_model(model: str, request: LoadRequest | None = None) -> None:
         """Look at a model's folder, and serve its newest good version."""
-        await load(repository, model, () if request is None else request.parameters)
+        await load(changes, model, () if request is None else request.parameters)
 
     @router.post("/models/{model}/unload", responses=changing)
     async def unload_model(model: str) -> None:
         """Stop serving a model until it is loaded again; what was admitted is finished."""
-        await repository.unload(model)
+        await changes.unload(model)
 
     return router
 
@@ -159,11 +159,11 @@ def repository_entries(repository: Repository, *, ready_only: bool) -> list[Inde
     ]
 
 
-async def load(repository: Repository, model: str, parameters: Iterable[str]) -> None:
+async def load(changes: Changes, model: str, parameters: Iterable[str]) -> None:
     """Serve a model's newest good version.
 
     Args:
-        repository: Its repository.
+        changes: To its repository.
         model: Its name.
         parameters: What the request wants of the loading.
 
@@ -174,7 +174,7 @@ async def load(repository: Repository, model: str, parameters: Iterable[str]) ->
     """
     for name in parameters:
         raise InvalidParameter(f"a model is loaded as it lies in its folder; '{name}' is not taken")
-    await repository.load(model)
+    await changes.load(model)
 
 
 def ready_model(repository: Repository, model: str, version: str | None) -> ServedModel:

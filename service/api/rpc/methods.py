@@ -36,7 +36,7 @@ from service.api.rpc.call import SERVICE, Call, Context
 from service.api.rpc.messages import read_request, write_answer
 from service.errors import InferenceFailed, ModelNotFound, NotReady, Reason, RequestError, ShuttingDown
 from service.metrics import Metrics
-from service.repository import Repository
+from service.repository import Changes, Repository
 from service.tracing import Trace
 
 Method: TypeAlias = Callable[[Call, Any], Awaitable[Any]]
@@ -68,6 +68,10 @@ class Host(Vitals, Protocol):
     @property
     def repository(self) -> Repository:
         """The models."""
+
+    @property
+    def changes(self) -> Changes:
+        """What operators make of them."""
 
     @property
     def metrics(self) -> Metrics:
@@ -191,7 +195,7 @@ class Methods:
     ) -> pb.RepositoryModelLoadResponse:
         """Serve a model's newest good version."""
         self._host.admit(Scope.ADMIN, call.headers, call.address)
-        await load(self._host.repository, request.model_name, request.parameters)
+        await load(self._host.changes, request.model_name, request.parameters)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(
@@ -199,7 +203,7 @@ class Methods:
     ) -> pb.RepositoryModelUnloadResponse:
         """Stop serving a model until it is loaded again."""
         self._host.admit(Scope.ADMIN, call.headers, call.address)
-        await self._host.repository.unload(request.model_name)
+        await self._host.changes.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     async def model_infer(self, call: Call, message: pb.ModelInferRequest) -> pb.ModelInferResponse:

@@ -11,7 +11,7 @@ import numpy as np
 
 from service.engine import EngineOptions, Provider
 from service.metrics import Metrics
-from service.repository import Repository, RepositoryOptions, ServedModel
+from service.repository import Changes, Repository, RepositoryOptions, ServedModel
 from tests.model_files import TinyModel, write_model
 
 PATIENCE_S = 30.0
@@ -47,6 +47,13 @@ async def serving(root: Path, **changes: object) -> AsyncIterator[Repository]:
             yield repository
         finally:
             await repository.close(1)
+
+
+@asynccontextmanager
+async def operating(root: Path, **changes: object) -> AsyncIterator[tuple[Repository, Changes]]:
+    """A repository that serves, and what an operator asks of it."""
+    async with serving(root, **changes) as repository:
+        yield repository, Changes(repository)
 
 
 def exposition(repository: Repository) -> str:

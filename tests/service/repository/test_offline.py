@@ -77,6 +77,17 @@ def test_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no model 'giant'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags", [("--canary", "2=0.5"), ("--shadow", "2")])
+def test_a_route_that_leaves_no_version_to_be_live_is_refused(
+    tmp_path: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions(tmp_path, "2")
+    write_model(tmp_path, version="1", fault="wrong_logits")
+    assert service(tmp_path, "route", *flags) > 0
+    assert "no version that may be live" in capsys.readouterr().err
+    assert not (tmp_path / "tiny" / "serving.json").exists()
+
+
 def test_routes_are_added_and_taken_back(tmp_path: Path) -> None:
     versions(tmp_path, "1", "2", "3")
     assert service(tmp_path, "route", "--alias", "mobile=1", "--alias", "web=2", "--canary", "3=0.05") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,42 @@ async def test_a_plan_cannot_be_a_link_that_leads_out(tmp_path: Path) -> None:
     (root / "tiny" / PLAN_NAME).symlink_to(tmp_path / "outside.json")
     with pytest.raises(InvalidConfiguration, match="leads out"):
         await started(root)
+
+
+async def test_a_new_model_with_a_bad_plan_is_not_served_until_it_is_mended(tmp_path: Path) -> None:
+    """Its highest version may be the one that the plan was to hold back."""
+    write_model(tmp_path)
+    async with serving(tmp_path) as repository:
+        for version in ("1", "2"):
+            write_model(tmp_path, name="new", version=version)
+        (tmp_path / "new" / PLAN_NAME).write_text('{"version": "1"')
+        await repository.look()
+        assert [model.name for model in repository.served] == ["tiny"]
+        assert all(PLAN_NAME in line.reason for line in repository.index() if line.name == "new")
+        (tmp_path / "new" / PLAN_NAME).write_text('{"version": "1"}')
+        await repository.look()
+        assert repository.resolve("new").version == "1"
+
+
+def _link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [_link_to_itself, _pipe, _folder])
+async def test_a_plan_that_is_no_file_changes_nothing(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    write_model(tmp_path, version="1")
+    async with serving(tmp_path) as repository:
+        make(tmp_path / "tiny" / PLAN_NAME)
+        write_model(tmp_path, name="other")
+        await repository.look()
+        assert repository.resolve("tiny").version == "1"
+        assert PLAN_NAME in states(repository)["1"]
+        assert repository.resolve("other").version == "1"

@@ -217,6 +217,17 @@ async def test_only_the_models_asked_for_are_watched(tmp_path: Path) -> None:
         assert [model.name for model in repository.served] == ["tiny"]
 
 
+async def test_a_wanted_model_that_vanishes_stops_the_others_from_nothing(tmp_path: Path) -> None:
+    write_model(tmp_path, version="1")
+    write_model(tmp_path, name="other")
+    async with serving(tmp_path, models=["tiny", "other"]) as repository:
+        shutil.rmtree(tmp_path / "other")
+        write_model(tmp_path, version="2")
+        await repository.look()
+        assert repository.resolve("tiny").version == "2"
+        assert repository.resolve("other").version == "1"
+
+
 async def test_the_watcher_looks_by_itself(tmp_path: Path) -> None:
     write_model(tmp_path, version="1")
     async with serving(tmp_path, reload_interval_s=0.01) as repository:

@@ -18,7 +18,7 @@ import pytest
 from service.__main__ import main
 from service.artifact import sidecar_path
 from service.errors import Forbidden, InvalidConfiguration, InvalidParameter, NotReady, RemoteUnavailable
-from service.repository import Repository
+from service.repository import Changes, Repository
 from service.repository.plan import read_plan
 from service.settings import load_settings
 from tests.model_files import TinyModel, png, write_model
@@ -209,7 +209,7 @@ async def test_a_process_that_starts_without_the_remote_serves_what_was_fetched(
 ) -> None:
     write_model(remote, version="2")
     async with serving(cache, origin=S3) as repository:
-        await repository.rollback("tiny", "1")
+        await Changes(repository).roll_back("tiny", "1")
     shelf.fault = "gone"
     async with serving(cache, origin=S3) as repository:
         before = repository.resolve()
@@ -284,14 +284,15 @@ async def test_a_rollback_is_written_where_every_replica_finds_it(
         serving(tmp_path / "one", origin=S3) as one,
         serving(tmp_path / "other", origin=S3) as other,
     ):
-        assert await one.rollback("tiny") == "1"
+        await Changes(one).roll_back("tiny")
+        assert one.resolve().version == "1"
         assert read_plan(remote / "tiny").version == "1"
         await other.look()
         assert other.resolve().version == "1"
 
 
 async def _change(repository: Repository) -> None:
-    await repository.rollback("tiny", "1")
+    await Changes(repository).roll_back("tiny", "1")
 
 
 async def test_where_nothing_can_be_written_a_change_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.artifact import Precision, Task
+from service.artifact import Precision, Task, sidecar_path
 from service.errors import (
     ContractMismatch,
     FoldserveError,
@@ -157,6 +158,25 @@ async def test_a_link_cannot_lead_out(tmp_path: Path, link: Callable[[Path, Path
     link(root, outside)
     with pytest.raises(FoldserveError):
         await started(root)
+
+
+def _link_out(sidecar: Path) -> None:
+    sidecar.rename(sidecar.parents[3] / sidecar.name)
+    sidecar.symlink_to(sidecar.parents[3] / sidecar.name)
+
+
+def _pipe(sidecar: Path) -> None:
+    sidecar.unlink()
+    os.mkfifo(sidecar)
+
+
+@pytest.mark.parametrize(("change", "complaint"), [(_link_out, "leads out"), (_pipe, "no file")])
+async def test_a_checksum_is_a_file_of_the_repository(
+    tmp_path: Path, change: Callable[[Path], None], complaint: str
+) -> None:
+    change(sidecar_path(write_model(tmp_path / "models")))
+    with pytest.raises(InvalidFile, match=complaint):
+        await started(tmp_path / "models")
 
 
 async def test_a_link_inside_the_repository_is_followed(tmp_path: Path) -> None:
