@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from service.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
-from service.images import jpeg, plugins, png, tiff
+from service.images import bmp, gif, jpeg, plugins, png, tiff
 
 FORMATS: Final = frozenset({"jpeg", "png", "webp", "bmp", "gif", "tiff", "avif"})
 
@@ -38,8 +38,8 @@ _SIZES: Final[dict[str, Callable[[bytes], tuple[int, int]]]] = {
     "png": png.size,
     "jpeg": jpeg.size,
     "webp": plugins.webp_size,
-    "bmp": plugins.bmp_size,
-    "gif": plugins.gif_size,
+    "bmp": bmp.size,
+    "gif": gif.size,
     "tiff": tiff.size,
     "avif": plugins.avif_size,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -223,6 +225,62 @@ def _tiffs() -> Iterator[Specimen]:
     pairs = twelve[:, 0] << 12 | twelve[:, 1]
     packed = np.stack([pairs >> 16, pairs >> 8 & 255, pairs & 255], axis=1).astype(np.uint8).tobytes()
     yield Specimen("tiff-gray-12-bit", encoders.tiff(packed, 18, 13, 12, 1), _as_rgb(gray))
+    yield from _tiff_layouts()
+    yield from _tiff_samples()
+
+
+def _tiff_layouts() -> Iterator[Specimen]:
+    """Where the samples lie: strips, tiles, planes, palettes."""
+    rgb = colours()
+    tags = {258: [8, 8, 8], 259: [1], 262: [2], 277: [3]}
+    strips = [rgb[top : top + 5].tobytes() for top in (0, 5, 10)]
+    yield Specimen("tiff-rgb-strips", encoders.tiff_pieces(strips, 18, 13, tags), rgb)
+    planes = [rgb[:, :, channel].tobytes() for channel in range(3)]
+    in_planes = encoders.tiff_pieces(planes, 18, 13, {**tags, 284: [2], 278: [13]})
+    yield Specimen("tiff-rgb-planes", in_planes, rgb)
+    padded = np.zeros((16, 32, 3), np.uint8)
+    padded[:13, :18] = rgb
+    tiles = [padded[:, left : left + 16].tobytes() for left in (0, 16)]
+    in_tiles = {**tags, 324: [], 322: [16], 323: [16]}
+    yield Specimen("tiff-rgb-tiles", encoders.tiff_pieces(tiles, 18, 13, in_tiles), rgb)
+    steps = np.diff(rgb.astype(np.int16), axis=1, prepend=0).astype(np.uint8)
+    deflated = encoders.tiff_pieces([zlib.compress(steps.tobytes())], 18, 13, {**tags, 259: [8], 317: [2]})
+    yield Specimen("tiff-rgb-differences", deflated, rgb)
+    for bits in (4, 8):
+        palette = np.random.default_rng(bits).integers(0, 256, (2**bits, 3)).astype(np.uint8)
+        numbers = (np.arange(13 * 18) % 2**bits).reshape(13, 18)
+        rows = np.packbits((numbers[:, :, None] >> np.arange(bits - 1, -1, -1) & 1).astype(np.uint8))
+        named = {258: [bits], 259: [1], 262: [3], 277: [1], 320: [int(v) * 257 for v in palette.T.flat]}
+        data = encoders.tiff_pieces([rows.tobytes()], 18, 13, named)
+        yield Specimen(f"tiff-palette-{bits}-bit", data, palette[numbers])
+
+
+def _tiff_samples() -> Iterator[Specimen]:
+    """What a sample is: its bits, its order, and alpha."""
+    rgb, gray = colours(), grays()
+    alpha = np.maximum(gray[::-1], 40)
+    for bits in (2, 4):
+        samples = gray.astype(int) * (2**bits - 1) // 255
+        packed = np.packbits(
+            (samples[:, :, None] >> np.arange(bits - 1, -1, -1) & 1).reshape(13, -1).astype(np.uint8), axis=1
+        )
+        data = encoders.tiff(packed.tobytes(), 18, 13, bits, 1)
+        yield Specimen(f"tiff-gray-{bits}-bit", data, _as_rgb(samples * 255 // (2**bits - 1)))
+    inverted = encoders.tiff((255 - gray).tobytes(), 18, 13, 8, 0)
+    yield Specimen("tiff-gray-white-is-zero", inverted, _as_rgb(gray))
+    for order, name in (("<", "little"), (">", "big")):
+        tags = {258: [16, 16, 16], 259: [1], 262: [2], 277: [3]}
+        data = encoders.tiff_pieces([_wide(rgb).astype(order + "u2").tobytes()], 18, 13, tags, order)
+        yield Specimen(f"tiff-rgb-16-bit-{name}-endian", data, rgb)
+    weight = alpha[:, :, None] / 255
+    times = np.concatenate([np.rint(rgb * weight).astype(np.uint8), alpha[:, :, None]], axis=2)
+    tags = {258: [8] * 4, 259: [1], 262: [2], 277: [4], 338: [1]}
+    yield Specimen(
+        "tiff-rgb-times-alpha", encoders.tiff_pieces([times.tobytes()], 18, 13, tags), _on_fill(rgb, alpha), 2
+    )
+    extra = np.concatenate([rgb, alpha[:, :, None]], axis=2).tobytes()
+    unnamed = encoders.tiff_pieces([extra], 18, 13, {**tags, 338: [0]})
+    yield Specimen("tiff-rgb-and-another-sample", unnamed, rgb)
 
 
 def _gifs() -> Iterator[Specimen]:
@@ -238,6 +296,21 @@ def _gifs() -> Iterator[Specimen]:
     seen = np.where(index == 7, 0, 255).astype(np.uint8)
     clear = saved(indexed, "GIF", transparency=7)
     yield Specimen("gif-transparent", clear, _on_fill(palette[index], seen))
+    raw, numbers = palette[:128].tobytes(), (index % 128).astype(np.uint8)
+    shown, back = palette[numbers], raw[::-1]
+    yield Specimen("gif-87a", encoders.gif(numbers, (18, 13), palette=raw, version=b"GIF87a"), shown)
+    turned_palette = np.frombuffer(back, np.uint8).reshape(128, 3)
+    own = encoders.gif(numbers, (18, 13), palette=raw, own_palette=back)
+    yield Specimen("gif-own-palette", own, turned_palette[numbers])
+    screen = np.tile(np.array(FILL, np.uint8), (20, 30, 1))
+    screen[4:17, 7:25] = shown
+    small = encoders.gif(numbers, (30, 20), (7, 4), palette=raw)
+    yield Specimen("gif-smaller-than-its-screen", small, screen)
+    screen = screen.copy()
+    screen[4:17, 7:25][numbers == 7] = FILL
+    clear = encoders.gif(numbers, (30, 20), (7, 4), palette=raw, transparent=7)
+    yield Specimen("gif-smaller-than-its-screen-transparent", clear, screen)
+    yield Specimen("gif-larger-than-its-screen", encoders.gif(numbers, (3, 3), palette=raw), shown)
     frames = [Image.fromarray(255 - gray), Image.new("L", (18, 13), 5)]
     animation = saved(
         Image.fromarray(gray), "GIF", save_all=True, append_images=frames, loop=0, comment=b"hello " * 99
@@ -253,9 +326,30 @@ def _bmps() -> Iterator[Specimen]:
     yield Specimen("bmp-1-bit", saved(Image.fromarray(black_white).convert("1"), "BMP"), _as_rgb(black_white))
     adaptive = Image.fromarray(rgb).quantize(32)
     yield Specimen("bmp-palette", saved(adaptive, "BMP"), np.asarray(adaptive.convert("RGB")))
+    for bits, count in ((1, 2), (4, 16), (4, 10), (8, 256), (8, 100)):
+        named = (np.arange(count * 4) * 71 % 256).astype(np.uint8).reshape(count, 4)
+        numbers = np.arange(11 * 15).reshape(11, 15) % count
+        data = encoders.bmp(encoders.bmp_numbers(numbers, bits), 15, 11, bits, 0, named.tobytes(), count)
+        yield Specimen(f"bmp-{count}-colours-of-{bits}-bit", data, named[numbers][:, :, 2::-1])
+    for bits, count in ((4, 16), (8, 2)):
+        step = np.arange(count, dtype=np.uint8) * (255 if count == 2 else 1)
+        named = np.stack([step, step, step, step * 0], axis=1)
+        numbers = np.arange(11 * 15).reshape(11, 15) % count
+        data = encoders.bmp(encoders.bmp_numbers(numbers, bits), 15, 11, bits, 0, named.tobytes(), count)
+        yield Specimen(f"bmp-{count}-grays-of-{bits}-bit", data, named[numbers][:, :, :3])
+    core = struct.pack("<2sIHHIIHHHH", b"BM", 0, 0, 0, 26, 12, 16, 12, 1, 24) + rgb[::-1, :, ::-1].tobytes()
+    yield Specimen("bmp-of-os2", core, rgb)
     rows = np.concatenate([rgb[:, :, ::-1], np.zeros((12, 16, 1), np.uint8)], axis=2)
     yield Specimen("bmp-32-bit", encoders.bmp(rows[::-1].tobytes(), 16, 12, 32, 0), rgb)
     yield Specimen("bmp-top-down", encoders.bmp(rows.tobytes(), 16, -12, 32, 0), rgb)
+    alpha = gray[::-1].copy()
+    with_alpha = np.concatenate([rgb[:, :, ::-1], alpha[:, :, None]], axis=2)[::-1].tobytes()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 108, 16, 12, 1, 32, 3, len(with_alpha), 0, 0, 0, 0)
+    head = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 122)
+    yield Specimen(
+        "bmp-alpha", head + info + masks + b"BGRs" + bytes(48) + with_alpha, _on_fill(rgb, alpha), 1
+    )
     red, green, blue = (rgb[:, :, c].astype(int) for c in range(3))
     packed = (red >> 3) << 11 | (green >> 2) << 5 | blue >> 3
     masks = b"".join(mask.to_bytes(4, "little") for mask in (0xF800, 0x7E0, 0x1F))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.service.images import encoders
-from tests.service.images.corpus import grays, specimens
+from tests.service.images.corpus import colours, grays, specimens
 from tests.service.images.encoders import PNG_MAGIC, chunk, png, saved
 
 BY_NAME = {specimen.name: specimen.data for specimen in specimens()}
@@ -154,6 +155,17 @@ def _others() -> Iterator[tuple[str, bytes, str]]:
     crumbs = GIF[: frame + 11] + b"\x01x" * 262_144 + b"\x00;"
     yield "gif, a frame in crumbs", crumbs, "more than 262144 sub-blocks"
     yield "gif, half a frame's place", GIF[: frame + 5], "GIF: truncated"
+    numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    yield "gif, no palette", encoders.gif(numbers, (4, 3)), "no palette"
+    few = encoders.gif(numbers, (4, 3), palette=bytes(range(24)))
+    yield "gif, colour outside the palette", few, "colour 11 of a palette of 8"
+    gray_few = encoders.gif(numbers, (4, 3), palette=bytes(np.repeat(np.arange(8, dtype=np.uint8), 3)))
+    yield "gif, grey outside the palette", gray_few, "colour 11 of a palette of 8"
+    yield "bmp, colour outside the palette", _bmp_of(numbers, 8), "colour 11 of a palette of 8"
+    yield "bmp, rows in the palette", _bmp_of(numbers, 16, palette_colours=12), "overlaps its rows"
+    inside = BY_NAME["bmp-rgb"]
+    inside = inside[:10] + struct.pack("<I", 20) + inside[14:]
+    yield "bmp, rows in the header", inside, "lie in its header"
     bmp = BY_NAME["bmp-rgb"]
     yield "bmp, cut", bmp[:-1], "BMP: truncated"
     yield "bmp, padding missing", BY_NAME["bmp-1-bit"][:-1], "BMP: truncated"
@@ -200,6 +212,55 @@ def _others() -> Iterator[tuple[str, bytes, str]]:
     floats = saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
     yield "tiff, floats", floats, "no agreed meaning"
     yield "tiff, Lab", saved(Image.new("LAB", (4, 4)), "TIFF"), "no agreed meaning"
+    yield from _tiff_guesses()
     yield "no bytes", b"", "no bytes"
     yield "text", b"just text", "no image format known here"
     yield "random bytes", np.random.default_rng(0).bytes(999), "no image format known here"
+
+
+def _bmp_of(numbers: NDArray[np.uint8], colours: int, palette_colours: int | None = None) -> bytes:
+    rows = encoders.bmp_numbers(numbers, 8)
+    palette = bytes(4 * (colours if palette_colours is None else palette_colours))
+    return encoders.bmp(rows, 4, 3, 8, 0, palette, colours)
+
+
+def _tiff_guesses() -> Iterator[tuple[str, bytes, str]]:
+    """What Pillow or libtiff would make something of."""
+    rgb, gray = colours().tobytes(), grays().tobytes()
+    three = {258: [8, 8, 8], 259: [1], 262: [2], 277: [3]}
+    one = {258: [8], 259: [1], 262: [1], 277: [1]}
+
+    def of(pieces: Sequence[bytes], tags: Mapping[int, Sequence[int]], **more: Sequence[int]) -> bytes:
+        return encoders.tiff_pieces(pieces, 18, 13, {**tags, **{int(tag[1:]): more[tag] for tag in more}})
+
+    yield "tiff, a strip too short", of([rgb[:-5]], three), "rows are missing"
+    yield "tiff, a strip too few", of([rgb[:54]], three, t278=[1]), "1 of 13 strips"
+    yield "tiff, signed numbers", of([gray], one, t339=[2]), "no agreed meaning"
+    yield (
+        "tiff, a sample without a meaning",
+        of([gray * 4], {**three, 258: [8] * 4, 277: [4]}),
+        "not said what",
+    )
+    yield "tiff, planes of 16 bits", of([rgb] * 3, three, t258=[16] * 3, t284=[2]), "planes of 16 bits"
+    yield "tiff, a short palette", of([gray], one, t262=[3], t320=[0] * 48), "more colours than its palette"
+    yield "tiff, subsampled without compression", of([rgb], three, t262=[6]), "every second pixel"
+    yield "tiff, a rate of 0 rows", of([rgb], three, t278=[0]), "makes no sense"
+    yield (
+        "tiff, a tile far larger than the picture",
+        of([b""], three, t324=[], t322=[60_000], t323=[60_000]),
+        "tiles",
+    )
+    for number, name in ((2, "RLE"), (3, "group 3"), (6, "old-style JPEG")):
+        yield f"tiff, {name} inside", of([rgb], one, t259=[number]), f"{name} compression is not read"
+    inside = BY_NAME["tiff-rgb-jpeg"]
+    scan = inside.index(b"\xff\xda") + 200
+    yield (
+        "tiff, a damaged JPEG inside",
+        inside[:scan] + b"\x5a" * 60 + inside[scan + 60 :],
+        "damaged JPEG inside",
+    )
+    yield (
+        "tiff, a larger JPEG inside",
+        of([JPEG], three, t259=[7], t262=[6]),
+        "56x40 pixels in a place of 18x13",
+    )

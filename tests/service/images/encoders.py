@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -122,12 +122,104 @@ def tiff(rows: bytes, width: int, height: int, bits: int, photometric: int, orie
     )
 
 
-def bmp(rows: bytes, width: int, height: int, bits: int, compression: int, extra: bytes = b"") -> bytes:
+def tiff_pieces(
+    pieces: Sequence[bytes], width: int, height: int, tags: Mapping[int, Sequence[int]], order: str = "<"
+) -> bytes:
+    """A TIFF of any kind, in strips of equal height unless ``tags`` says otherwise.
+
+    Args:
+        pieces: The strips or tiles as they stand in the file.
+        width: Of the picture.
+        height: Likewise.
+        tags: What else its directory says, as 16-bit numbers; 324 instead of 273 makes tiles of the pieces.
+        order: ``<`` or ``>``.
+    """
+    starts = [8 + sum(map(len, pieces[:number])) for number in range(len(pieces))]
+    places, sizes = (324, 325) if 324 in tags else (273, 279)
+    wide = {256: [width], 257: [height], places: starts, sizes: list(map(len, pieces))}
+    if places == 273:
+        wide[278] = [-(-height // len(pieces))]
+    values: dict[int, tuple[str, Sequence[int]]] = {tag: ("I", numbers) for tag, numbers in wide.items()}
+    values |= {tag: ("H", numbers) for tag, numbers in tags.items() if tag != 324}
+    body = b"".join(pieces)
+    body += bytes(len(body) % 2)
+    directory = 8 + len(body)
+    entries, elsewhere = b"", b""
+    for tag, (form, numbers) in sorted(values.items()):
+        content = struct.pack(f"{order}{len(numbers)}{form}", *numbers)
+        place = content.ljust(4, b"\0")
+        if len(content) > 4:
+            place = struct.pack(order + "I", directory + 6 + 12 * len(values) + len(elsewhere))
+            elsewhere += content
+        entries += struct.pack(order + "HHI", tag, 4 if form == "I" else 3, len(numbers)) + place
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", directory)
+    return head + body + struct.pack(order + "H", len(values)) + entries + bytes(4) + elsewhere
+
+
+def gif(
+    index: NDArray[np.uint8],
+    screen: tuple[int, int],
+    place: tuple[int, int] = (0, 0),
+    *,
+    palette: bytes = b"",
+    own_palette: bytes = b"",
+    version: bytes = b"GIF89a",
+    transparent: int | None = None,
+) -> bytes:
+    """A GIF of one frame, its pixels in LZW codes that compress nothing.
+
+    Args:
+        index: uint8 [h, w], numbers of colours.
+        screen: Width and height.
+        place: Left and top of the frame.
+        palette: The screen's, 3 bytes each of 2, 4, … 256 colours.
+        own_palette: The frame's.
+        version: At the start.
+        transparent: The number that is shown through.
+    """
+    height, width = index.shape
+    control = b"" if transparent is None else b"!\xf9\x04\x01\0\0" + bytes([transparent, 0])
+    return b"".join(
+        (
+            version,
+            struct.pack("<HHBBB", *screen, _gif_flags(palette), 0, 0) + palette,
+            control,
+            b"," + struct.pack("<HHHHB", *place, width, height, _gif_flags(own_palette)) + own_palette,
+            _gif_codes(index.reshape(-1)),
+            b";",
+        )
+    )
+
+
+def _gif_flags(palette: bytes) -> int:
+    return 0x80 | (len(palette) // 3 - 1).bit_length() - 1 if palette else 0
+
+
+def _gif_codes(numbers: NDArray[np.uint8]) -> bytes:
+    """9-bit codes; a clear code comes before they would have to be wider."""
+    codes = []
+    for at in range(0, len(numbers), 250):
+        codes += [256, *map(int, numbers[at : at + 250])]
+    packed = sum(code << 9 * place for place, code in enumerate([*codes, 257]))
+    data = packed.to_bytes(-(-9 * (len(codes) + 1) // 8), "little")
+    blocks = (data[at : at + 255] for at in range(0, len(data), 255))
+    return b"\x08" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+
+
+def bmp(
+    rows: bytes, width: int, height: int, bits: int, compression: int, extra: bytes = b"", colours: int = 0
+) -> bytes:
     """A BMP with a 40-byte header; ``extra`` (masks or palette) stands before the rows."""
     start = 14 + 40 + len(extra)
     head = struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start)
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(rows), 0, 0, 0, 0)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(rows), 0, 0, colours, 0)
     return head + info + extra + rows
+
+
+def bmp_numbers(numbers: NDArray[np.integer[Any]], bits: int) -> bytes:
+    """The rows of a BMP with a palette: [h, w] numbers of colours, bottom-up, padded to 4 bytes."""
+    packed = (_packed(row[:, None], bits).tobytes() for row in numbers[::-1])
+    return b"".join(row + bytes(-len(row) % 4) for row in packed)
 
 
 def exif(orientation: int, order: str = "<") -> bytes:
