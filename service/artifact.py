@@ -45,7 +45,8 @@ MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
 
 SIDECAR_SUFFIX: Final = ".sha256"
-_SIDECAR_LINE = re.compile(r"^(?P<digest>[0-9a-f]{64})  (?P<name>\S+)\n?$")
+# The star is what `sha256sum --binary` writes.
+_SIDECAR_LINE = re.compile(r"^(?P<digest>[0-9a-f]{64}) [ *](?P<name>\S+)\n?$")
 
 
 class _Frozen(BaseModel):

@@ -59,6 +59,7 @@ class Shadow:
         self._waiting_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._working: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Shadow {self.candidate.version} behind {self.live.version}, {len(self._waiting)} waiting>"
@@ -69,7 +70,12 @@ class Shadow:
         return self._working is None
 
     def offer(self, instances: Sequence[Instance], outcomes: Sequence[Outcome]) -> None:
-        """Copies of one answered request; those that there is no room or no time for are dropped."""
+        """Copies of one answered request; those that there is no room or no time for are dropped.
+
+        A request that was answered just before the end may still come; nothing becomes of it.
+        """
+        if self._is_closed:
+            return
         for instance, outcome in zip(instances, outcomes, strict=True):
             if isinstance(instance, RequestError) or isinstance(outcome, RequestError):
                 continue
@@ -80,6 +86,7 @@ class Shadow:
 
     def close(self) -> None:
         """Work no more."""
+        self._is_closed = True
         self._waiting.clear()
         if self._working is not None:
             self._working.cancel()
@@ -112,6 +119,10 @@ class Shadow:
             other = await self._ask(instance)
         except RequestError as error:
             logger.debug("the shadow %s failed: %s", self.candidate.version, error)
+            self._metrics.failed.inc()
+            return
+        except Exception:  # whatever it is, the next copy may do better
+            logger.exception("the shadow %s failed in a way nobody thought of", self.candidate.version)
             self._metrics.failed.inc()
             return
         agrees, distance = self._comparison(row.probabilities, other.probabilities)

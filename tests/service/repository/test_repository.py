@@ -109,6 +109,14 @@ async def test_a_file_without_a_sidecar_serves_with_a_warning(
     await repository.close(1)
 
 
+async def test_a_checksum_may_be_one_of_binary_mode(tmp_path: Path) -> None:
+    """As `sha256sum --binary` writes it."""
+    sidecar = sidecar_path(write_model(tmp_path))
+    sidecar.write_text(sidecar.read_text().replace("  ", " *"))
+    repository = await started(tmp_path)
+    await repository.close(1)
+
+
 async def test_a_multilabel_model_serves(tmp_path: Path) -> None:
     write_model(tmp_path, task=Task.MULTILABEL)
     repository = await started(tmp_path)

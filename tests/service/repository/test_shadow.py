@@ -131,6 +131,30 @@ async def test_a_failing_candidate_is_only_counted(tmp_path: Path) -> None:
         assert repository.is_alive
 
 
+async def test_a_failure_that_nobody_thought_of_is_counted_and_the_next_copy_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cast(tmp_path, MODEL)
+    async with serving(tmp_path) as repository:
+        with monkeypatch.context() as patched:
+            patched.setattr("service.repository.shadow.decode", lambda *_: 1 / 0)
+            assert (await shown(repository, encoded=True))["failed"] == 20
+        assert (await shown(repository, encoded=True))["agreed"] == 20
+    assert "nobody thought of" in caplog.text
+
+
+async def test_what_comes_after_its_end_is_left_alone(tmp_path: Path) -> None:
+    """A request is copied in the turn after its answer; a reload may have come in between."""
+    cast(tmp_path, MODEL)
+    async with serving(tmp_path) as repository:
+        shadow, rows = shadow_of(repository), await rows_of(repository.resolve())
+        (tmp_path / "tiny" / "serving.json").write_text('{"version": "1"}')
+        await repository.look()
+        shadow.offer(IMAGES, rows)
+        assert shadow.is_idle
+        assert set(counted(repository).values()) == {0}
+
+
 async def test_what_does_not_fit_is_dropped(tmp_path: Path) -> None:
     cast(tmp_path, MODEL)
     async with serving(tmp_path) as repository:
