@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from deploy.alerting import RULES_FILE
@@ -33,10 +34,12 @@ ALERTMANAGER_FILE = DEPLOY / "alertmanager" / "alertmanager.yaml"
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.05
+_WATCH_S = 0.5
+Process: TypeAlias = subprocess.Popen[bytes]
 
 
 class ToolMissing(Exception):
-    """Prometheus or Alertmanager is not installed, or did not start."""
+    """Prometheus or Alertmanager is not installed, did not start, or did not go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,8 @@ def monitoring(
     scrape_interval: str = "5s",
     rules: Path = RULES_FILE,
     alertmanager: Path = ALERTMANAGER_FILE,
-) -> Iterator[None]:
-    """Prometheus and Alertmanager, ready, for the length of the block.
+) -> Iterator[tuple[Process, Process]]:
+    """Alertmanager and Prometheus, ready, for the length of the block.
 
     Args:
         addresses: Where they listen, and what they watch.
@@ -79,7 +82,7 @@ def monitoring(
                     "--cluster.listen-address=",
                 ),
                 addresses.alertmanager,
-            ),
+            ) as alertmanager_process,
             _running(
                 (
                     _program("prometheus"),
@@ -89,9 +92,9 @@ def monitoring(
                     "--enable-feature=exemplar-storage",
                 ),
                 addresses.prometheus,
-            ),
+            ) as prometheus_process,
         ):
-            yield
+            yield alertmanager_process, prometheus_process
 
 
 def lay_out(folder: Path, addresses: Addresses, scrape_interval: str, rules: Path = RULES_FILE) -> Path:
@@ -110,18 +113,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Starts everything, prints the addresses, and waits.
 
     Returns:
-        0 after Ctrl-C or SIGTERM, 1 when something could not be started.
+        0 after Ctrl-C or SIGTERM, 1 when something could not be started or ended by itself.
     """
     options = _parser().parse_args(arguments)
     addresses = Addresses(urlsplit(options.host).netloc, options.prometheus, options.alertmanager)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(wanted, signal.default_int_handler)
     try:
-        with target.running(options.host, options.start), monitoring(addresses):
+        with target.running(options.host, options.start) as service, monitoring(addresses) as tools:
             print(f"service       {options.host}/metrics")
             print(f"Prometheus    http://{addresses.prometheus}/alerts")
             print(f"Alertmanager  http://{addresses.alertmanager}")
             print("Ctrl-C ends them.", flush=True)
-            signal.pause()
+            _watch([process for process in (service, *tools) if process is not None])
     except (ToolMissing, target.TargetUnavailable) as error:
         print(f"monitor: {error}", file=sys.stderr)
         return 1
@@ -148,15 +152,27 @@ def _program(*names: str) -> str:
     raise ToolMissing(f"{names[-1]} is not installed: apt-get install prometheus prometheus-alertmanager")
 
 
+def _watch(processes: Sequence[Process]) -> None:
+    """Wait until one of them has ended.
+
+    Raises:
+        ToolMissing: Always, with its command and status.
+    """
+    while all(process.poll() is None for process in processes):
+        time.sleep(_WATCH_S)
+    ended = next(process for process in processes if process.returncode is not None)
+    raise ToolMissing(f"{ended.args!r} ended with status {ended.returncode}")
+
+
 @contextlib.contextmanager
-def _running(command: Sequence[str], address: str) -> Iterator[None]:
+def _running(command: Sequence[str], address: str) -> Iterator[Process]:
     if _is_ready(address):
         raise ToolMissing(f"something answers at {address} already")
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # our own
         try:
             _wait_until_ready(process, address)
-            yield
+            yield process
         except ToolMissing as error:
             log.seek(0)
             last = log.read().decode(errors="replace").splitlines()[-3:]
@@ -170,7 +186,7 @@ def _running(command: Sequence[str], address: str) -> Iterator[None]:
                 process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], address: str) -> None:
+def _wait_until_ready(process: Process, address: str) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not _is_ready(address):
         if process.poll() is not None or time.monotonic() > deadline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from bisect import bisect_left
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from deploy import alerting, dashboard
@@ -176,6 +178,27 @@ def test_a_tool_that_cannot_start_says_why(addresses: Addresses, unused_tcp_port
     elsewhere = Addresses("127.0.0.1:1", "no-such-host.invalid:1", f"127.0.0.1:{unused_tcp_port}")
     with pytest.raises(ToolMissing, match=r"(?s)did not get ready.*no-such-host"), monitoring(elsewhere):
         pass
+
+
+@pytest.mark.parametrize("ended", ["prometheus", "service"])
+def test_what_ends_by_itself_ends_all_and_is_told(
+    ended: str, tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    write_model(tmp_path)
+    ports = [str(unused_tcp_port_factory()) for _ in range(3)]
+    command = [sys.executable, "-m", "deploy.monitor", "--host", f"http://127.0.0.1:{ports[0]}"]
+    command += ["--start", f"{sys.executable} -m service --workers 1 --repository {tmp_path}"]
+    command += ["--prometheus", f"127.0.0.1:{ports[1]}", "--alertmanager", f"127.0.0.1:{ports[2]}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as monitor:  # noqa: S603
+        assert monitor.stdout is not None
+        while "Ctrl-C" not in monitor.stdout.readline():
+            assert monitor.poll() is None
+        children = psutil.Process(monitor.pid).children()
+        next(child for child in children if ended in " ".join(child.cmdline()[:3])).terminate()
+        _, said = monitor.communicate(timeout=TIMEOUT_S)
+    assert monitor.returncode == 1
+    assert re.search(rf"monitor: .*{ended}.* ended with status", said)
+    assert not any(child.is_running() for child in children)
 
 
 def test_nothing_to_monitor_is_told(capsys: pytest.CaptureFixture[str], unused_tcp_port: int) -> None:
