@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 
 from loadtest.answers import OK
 from loadtest.measurement import Sample, Summary, summarise
-from loadtest.report import Result, as_document, as_text
+from loadtest.report import Result, as_text, measured
 
 FILE_NAME: Final = "report.html"
 _SHOWN: Final = (50.0, 95.0, 99.0)
-_WINDOWS: Final = 60
+# Stretches of time, each of so many requests at least, or its percentiles were single requests.
+_MOST_WINDOWS: Final = 60
+_REQUESTS_A_WINDOW: Final = 20
 
 
 def write(result: Result, samples: Sequence[Sample], folder: Path) -> Path:
@@ -35,8 +37,8 @@ def page(result: Result, samples: Sequence[Sample]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(source).render(
         result=result,
-        document=as_document(result),
         text=as_text(result),
+        measured=measured,
         percentiles=_SHOWN,
         failures={kind: n for kind, n in result.total.by_kind.items() if kind != OK},
         charts=_charts(result, samples),
@@ -45,8 +47,7 @@ def page(result: Result, samples: Sequence[Sample]) -> str:
 
 def _charts(result: Result, samples: Sequence[Sample]) -> dict[str, Markup]:
     """Title → SVG."""
-    length_s = max(sample.at_s for sample in samples) / _WINDOWS if samples else 1.0
-    windows = _windows(samples, length_s)
+    windows, length_s = _windows(samples)
     steps = [step.summary for step in result.steps]
     return {
         "Latency by load": _latency_by_load(*((steps, "o-") if len(steps) > 1 else (windows, "o"))),
@@ -55,12 +56,14 @@ def _charts(result: Result, samples: Sequence[Sample]) -> dict[str, Markup]:
     }
 
 
-def _windows(samples: Sequence[Sample], length_s: float) -> list[Summary]:
-    """The run cut into equal stretches of time."""
-    windows: list[list[Sample]] = [[] for _ in range(_WINDOWS)]
+def _windows(samples: Sequence[Sample]) -> tuple[list[Summary], float]:
+    """The run cut into equal stretches of time, and the seconds of each."""
+    count = min(_MOST_WINDOWS, max(1, len(samples) // _REQUESTS_A_WINDOW))
+    length_s = max((sample.at_s for sample in samples), default=0.0) / count or 1.0
+    windows: list[list[Sample]] = [[] for _ in range(count)]
     for sample in samples:
-        windows[min(int(sample.at_s / length_s), _WINDOWS - 1)].append(sample)
-    return [summarise(window, length_s) for window in windows]
+        windows[min(int(sample.at_s / length_s), count - 1)].append(sample)
+    return [summarise(window, length_s) for window in windows], length_s
 
 
 def _latency_by_load(summaries: Sequence[Summary], style: str) -> Markup:
@@ -82,7 +85,7 @@ def _latency_over_time(windows: Sequence[Summary], length_s: float) -> Markup:
     figure, axes = _figure("seconds from the start", "ms")
     moments = [(position + 0.5) * length_s for position in range(len(windows))]
     for p in _SHOWN:
-        axes.plot(moments, [summary.percentiles[p] for summary in windows], label=f"p{p:g}")
+        axes.plot(moments, [summary.percentiles[p] for summary in windows], ".-", label=f"p{p:g}")
     return _svg(figure, axes)
 
 

@@ -257,8 +257,8 @@ def _figures(result: Result) -> Iterable[str]:
 
 def _verdict(result: Result) -> Iterable[str]:
     for judgement in result.judgements:
-        measured = f"measured {_measured(judgement)}"
-        yield f"{judgement.objective.text:<18}  {measured:<24}  {_word(judgement.holds)}"
+        words = f"measured {measured(judgement)}"
+        yield f"{judgement.objective.text:<18}  {words:<24}  {_word(judgement.holds)}"
     if not result.total.images:
         yield "nothing was answered"
     if len(result.steps) > 1:
@@ -273,7 +273,8 @@ def _word(held: bool) -> str:
     return "held" if held else "MISSED"
 
 
-def _measured(judgement: Judgement) -> str:
+def measured(judgement: Judgement) -> str:
+    """The figure that was judged, with its unit."""
     metric, value = judgement.objective.metric, judgement.measured
     if metric == "errors":
         return f"{value:.3%}"

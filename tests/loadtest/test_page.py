@@ -29,6 +29,7 @@ def test_a_run_leaves_page_samples_and_result(tmp_path: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     assert result["title"] in html
     assert '<p class="held">' in html
+    assert re.search(r"<td>p99&lt;10s<td>[0-9.]+ ms\s+<td class=.held.>held", html)
     assert len((run / "samples.csv").read_text().splitlines()) == result["all"]["requests"] + 1
 
 
