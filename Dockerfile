@@ -49,9 +49,13 @@ HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", \
 ENTRYPOINT ["python", "-m", "service"]
 
 FROM runtime AS gpu
+ARG COMMIT=""
 ENV NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    FOLDSERVE_COMMIT=${COMMIT}
 COPY --from=build-gpu /opt/foldserve /opt/foldserve
 
 FROM runtime AS cpu
+ARG COMMIT=""
+ENV FOLDSERVE_COMMIT=${COMMIT}
 COPY --from=build /opt/foldserve /opt/foldserve

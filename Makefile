@@ -16,6 +16,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 GPU ?= $(shell { command -v nvidia-smi || test -e /proc/driver/nvidia/version; } >/dev/null 2>&1 && echo 1)
 # Tests run in so many processes; each takes up to a gigabyte.
 JOBS ?= $(shell cpus=$$(getconf _NPROCESSORS_ONLN); echo $$((cpus < 4 ? cpus : 4)))
+# Shown by the service's metrics; empty where this is no checkout.
+COMMIT = $(shell git rev-parse --short HEAD 2>/dev/null)
 REPOSITORY := $(if $(FOLDSERVE_REPOSITORY),$(FOLDSERVE_REPOSITORY),models)
 
 # One stamp a set of extras: pip runs again only when the pins or the extras change.
@@ -38,7 +40,7 @@ setup: $(EVERYTHING) ## Virtual environment with everything: serving, exporting,
 .PHONY: serve
 serve: $(RUNTIME) ## Serve on port 8000, with the default model made first if none is there
 	@compgen -G '$(REPOSITORY)/*/*/model*.onnx' >/dev/null || $(MAKE) --no-print-directory model ARGS=
-	@exec $(BIN)/python -m service $(ARGS)
+	@FOLDSERVE_COMMIT=$${FOLDSERVE_COMMIT-$(COMMIT)} exec $(BIN)/python -m service $(ARGS)
 
 .PHONY: model
 model: $(RUNTIME) ## Train, fold, prove and publish a model (ARGS="--dataset mnist --name mnist" for another)
@@ -146,7 +148,7 @@ TARGET ?= cpu
 .PHONY: image
 image: ## Build the container image foldserve:cpu (TARGET=gpu; ARGS="--build-arg BASE=… --build-arg MODELS=models")
 	@test -n "$(BUILDER)" || { echo "Install docker, podman or buildah to build an image." >&2; exit 1; }
-	$(BUILDER) build $(if $(filter docker,$(BUILDER)),,--format docker) --target $(TARGET) -t $(IMAGE):$(TARGET) $(ARGS) .
+	$(BUILDER) build $(if $(filter docker,$(BUILDER)),,--format docker) --target $(TARGET) -t $(IMAGE):$(TARGET) --build-arg COMMIT=$(COMMIT) $(ARGS) .
 
 # The `gpu` extra stays out: torch's CUDA build and ONNX Runtime each name the CUDA libraries they need.
 # torch without its local suffix holds for the CPU and the CUDA build; the plain onnxruntime is for machines

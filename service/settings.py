@@ -294,6 +294,12 @@ class Settings(BaseSettings):
         description="Request header whose value keeps a client on the canary's side or off it. Without it "
         "each request is drawn by its id.",
     )
+    commit: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{7,64}$",
+        description="Git commit of the running code, shown in `foldserve_build_info`: so a change of "
+        "behaviour can be laid beside a release. `make serve` and `make image` set it.",
+    )
     otlp_endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://",

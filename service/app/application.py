@@ -82,7 +82,7 @@ class Application:
         self.settings = settings
         self.phase = Phase.LOADING
         self.has_company_to_come = False
-        self.metrics = Metrics(version=__version__)
+        self.metrics = Metrics(version=__version__, commit=settings.commit)
         self.metrics.watch_ready(lambda: self.why_not_ready() is None)
         self.journal = Journal(self.metrics)
         self.repository = make_repository(repository_options(settings), self.metrics)
@@ -103,7 +103,7 @@ class Application:
         lean = lean_routes(self.inference, self.metrics)
         self._lean = LeanRoutes(lean)
         for route in lean:
-            self.metrics.expect_failures(route.template, METHOD, FAILURES)
+            self.metrics.expect_failures(route.template, METHOD, sorted(FAILURES))
         self._framework = Framework(self.journal, self.inference.bodies, routers, lean, self._lifespan)
 
     def __repr__(self) -> str:

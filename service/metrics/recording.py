@@ -69,10 +69,6 @@ class Metrics(Families, Collector):
         )
         self._is_ready: Callable[[], bool] = lambda: False
         self._read_gpus: ReadGpus | None = None
-        for reason in Reason:
-            self.rejected.labels(reason.value)
-        for stage in get_args(Stage):
-            self.cancelled.labels(stage)
         self.registry.register(self)
 
     def for_model(

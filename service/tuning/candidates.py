@@ -21,7 +21,7 @@ from service.settings import Settings, flag_name, variable_name
 
 # Of this process's own business, or in the way of a measurement.
 _NOT_HANDED_ON: Final = frozenset(
-    {"host", "port", "api_keys_file", "rate_limit_per_minute", "log_level", "log_format", "models"}
+    {"host", "port", "commit", "api_keys_file", "rate_limit_per_minute", "log_level", "log_format", "models"}
 )
 _BATCH_LIMITS: Final = (8, 16, 32, 128, 256)
 # More than this many processes on one machine are left to several machines.

@@ -275,8 +275,6 @@ def test_what_alerts_look_at_begins_at_zero() -> None:
     metrics.expect_failures("/predict", "POST", [500])
     metrics.load_finished("digits", ReloadResult.SUCCESS, 0.5)
     assert value(metrics, "foldserve_requests_total", route="/predict", method="POST", code="500") == 0
-    for reason in Reason:
-        assert value(metrics, "foldserve_rejected_total", reason=reason.value) == 0
     for result in ReloadResult:
         count = value(metrics, "foldserve_reloads_total", model="digits", result=result.value)
         assert count == (result is ReloadResult.SUCCESS)

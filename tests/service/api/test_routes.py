@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import APIRouter
 
+from service import __version__
 from service.access import Scope, make_key
 from service.app import Application
 from service.errors import InferenceFailed, Overloaded, Reason
@@ -198,6 +199,12 @@ async def test_beyond_the_rate_clients_are_told_when_to_come_back(start: Start, 
 async def test_a_format_that_is_switched_off_is_415(start: Start, image: bytes) -> None:
     async with start(image_formats=("jpeg",)) as service:
         problem_of(await post(service, content=image), Reason.UNSUPPORTED_MEDIA_TYPE)
+
+
+@pytest.mark.parametrize(("settings", "shown"), [({"commit": "0a1b2c3"}, "0a1b2c3"), ({}, "unknown")])
+async def test_the_running_code_is_named(settings: dict[str, str], shown: str, start: Start) -> None:
+    async with start(**settings) as service:
+        assert service.metric("foldserve_build_info", version=__version__, commit=shown) == 1
 
 
 async def test_tritons_names_are_there_on_request(start: Start, image: bytes) -> None:
