@@ -21,10 +21,16 @@ from pathlib import Path
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard, prometheus, timeseries
-from grafana_foundation_sdk.builders.common import StackingConfig
+from grafana_foundation_sdk.builders.common import StackingConfig, VizLegendOptions, VizTooltipOptions
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import GraphDrawStyle, StackingMode
-from grafana_foundation_sdk.models.dashboard import DataSourceRef
+from grafana_foundation_sdk.models.common import (
+    GraphDrawStyle,
+    LegendDisplayMode,
+    SortOrder,
+    StackingMode,
+    TooltipDisplayMode,
+)
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableOption, VariableRefresh
 
 from deploy.alerting import DRIFT_LIMIT, LATENCY_OBJECTIVE_S, PREDICTIONS
 
@@ -311,13 +317,20 @@ def text() -> str:
             .include_all(True)
             .all_value(".*")
             .multi(True)
+            # Asked anew with every time range, or a model that came later would be in no panel.
+            .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
         )
     )
     for title, row in ROWS.items():
         builder = builder.with_row(dashboard.Row(title))
         for panel in row:
             builder = builder.with_panel(_graph(panel))
-    return JSONEncoder(sort_keys=True, indent=2).encode(builder.build()) + "\n"
+    board = builder.build()
+    for variable in board.templating.list_val or ():
+        # Of another kind of variable; the library writes them for all.
+        variable.auto = variable.auto_min = variable.auto_count = None
+    return JSONEncoder(sort_keys=True, indent=2).encode(board) + "\n"
 
 
 def _graph(panel: Panel) -> timeseries.Panel:
@@ -332,6 +345,8 @@ def _graph(panel: Panel) -> timeseries.Panel:
         .min(0)
         .draw_style(GraphDrawStyle.LINE)
         .fill_opacity(30 if panel.is_stacked else 0)
+        .legend(VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.LIST))
+        .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
     )
     if panel.is_stacked:
         graph = graph.stacking(StackingConfig().mode(StackingMode.NORMAL))

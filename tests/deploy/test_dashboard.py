@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.models.dashboard import VariableRefresh
 
 from deploy import dashboard
 
@@ -33,6 +34,18 @@ def test_every_panel_has_its_place_and_its_meaning() -> None:
     assert len(places) == len(panels) == len(dashboard.ROWS) + len(dashboard.panels())
     for panel in panels:
         assert panel["type"] == "row" or len(panel["description"]) > 15
+
+
+def test_what_grafana_would_choose_by_itself_is_stated() -> None:
+    """Else the list of models stays empty, and every panel that asks for one with it."""
+    board = json.loads(dashboard.text())
+    model = next(variable for variable in board["templating"]["list"] if variable["name"] == "model")
+    assert model["refresh"] == VariableRefresh.ON_TIME_RANGE_CHANGED
+    assert model["current"]["value"] == ["$__all"]
+    for panel in board["panels"]:
+        if panel["type"] != "row":
+            assert panel["options"]["legend"]["showLegend"]
+            assert panel["options"]["tooltip"]["mode"] == "multi"
 
 
 def _compose() -> Any:
