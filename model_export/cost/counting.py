@@ -7,7 +7,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from model_export.cost.liveness import peak_bytes
-from model_export.cost.operators import VIEWS, instance_bytes, macs, operator_name, tensors
+from model_export.cost.operators import VIEWS, instance_bytes, instance_shape, macs, operator_name, tensors
 from model_export.records import CostTable, LayerCost
 
 
@@ -48,7 +48,7 @@ def _layer(node: Node, weights: list[Node], constants: set[str]) -> LayerCost:
         weight_bytes=sum(_stored_bytes(tensors(weight)[0]) for weight in weights),
         activation_bytes=0 if operator in VIEWS else sum(instance_bytes(output) for output in outputs),
         macs=multiply_adds or 0,
-        output_shape=tuple(int(size) for size in outputs[0].shape[1:]),
+        output_shape=instance_shape(outputs[0]),
         known=multiply_adds is not None,
         moved_bytes=0 if operator in VIEWS else _moved_bytes(node, constants),
     )

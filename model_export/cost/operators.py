@@ -7,7 +7,9 @@
     linear, matmul          output elements · inner size
     attention               query · key products and weights · value products
 
-All sizes are those of one instance: without the batch dimension, which is the first one.
+All sizes are those of one instance. A program for batches of any size says itself where the batch is, also
+where a network merges it with other axes ([N · positions, C]) or moves it; in one that was traced for a
+single size of batch it is the first axis.
 """
 
 from __future__ import annotations
@@ -70,9 +72,24 @@ def tensors(node: Node) -> list[Tensor]:
     return [each for each in values if isinstance(each, Tensor)]
 
 
+def instance_shape(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of what belongs to one instance, without the axis of the batch."""
+    sizes = tuple(of_one(size) for size in tensor.shape)
+    has_batch_first = not any(isinstance(size, torch.SymInt) for size in tensor.shape) or sizes[0] == 1
+    return sizes[1:] if has_batch_first else sizes
+
+
+def of_one(size: int | torch.SymInt) -> int:
+    """A size for a batch of one."""
+    if not isinstance(size, torch.SymInt):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, 1)))
+
+
 def instance_elements(tensor: Tensor) -> int:
     """Elements of ``tensor`` that belong to one instance."""
-    return math.prod(int(size) for size in tensor.shape[1:])
+    return math.prod(instance_shape(tensor))
 
 
 def instance_bytes(tensor: Tensor) -> int:
@@ -106,20 +123,18 @@ def _transposed_convolution(node: Node) -> int:
 
 def _product(node: Node) -> int:
     """``linear``, ``matmul``, ``mm``, ``bmm``: the first operand's last axis is summed over."""
-    return instance_elements(tensors(node)[0]) * int(_argument(node, 0).shape[-1])
+    return instance_elements(tensors(node)[0]) * of_one(_argument(node, 0).shape[-1])
 
 
 def _added_product(node: Node) -> int:
     """``addmm(bias, a, b)``."""
-    return instance_elements(tensors(node)[0]) * int(_argument(node, 1).shape[-1])
+    return instance_elements(tensors(node)[0]) * of_one(_argument(node, 1).shape[-1])
 
 
 def _attention(node: Node) -> int:
     query, key, value = (_argument(node, position) for position in range(3))  # [N, heads, length, width]
-    scores = instance_elements(query) * int(key.shape[-2])
-    return scores + math.prod(int(size) for size in query.shape[1:-1]) * int(key.shape[-2]) * int(
-        value.shape[-1]
-    )
+    queries = instance_elements(query) // int(query.shape[-1])
+    return queries * of_one(key.shape[-2]) * (int(query.shape[-1]) + int(value.shape[-1]))
 
 
 _RULES: Final[Mapping[str, Rule]] = MappingProxyType(

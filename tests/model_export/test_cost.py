@@ -76,6 +76,26 @@ class Attention(nn.Module):
         return logits
 
 
+class Merging(nn.Module):
+    """The batch in other places: merged with positions, with windows and heads, and behind the length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(3, 8)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        positions = self.mix(x.permute(0, 2, 3, 1).reshape(-1, channels))
+        windows = positions.view(batch * 4, height * width // 4, 8)
+        inside = nn.functional.scaled_dot_product_attention(windows, windows, windows)
+        tokens = inside.reshape(batch, height * width, 8).transpose(0, 1)
+        attended, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        logits: Tensor = self.head(attended.mean(0))
+        return logits
+
+
 class OneDimensional(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(
@@ -83,8 +103,11 @@ class OneDimensional(nn.Sequential):
         )
 
 
+NETWORKS = {"five": FIVE, "attention": Attention(), "merging": Merging(), "1d": OneDimensional()}
+
+
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch copies its own deprecated classes
-@pytest.mark.parametrize("network", [FIVE, Attention(), OneDimensional()], ids=["five", "attention", "1d"])
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_multiply_adds_are_half_of_torchs_flops(network: nn.Module, decomposed: bool) -> None:
     shape = (3, 10, 10) if network is FIVE else (3, 8, 8)
