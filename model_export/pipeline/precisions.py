@@ -19,7 +19,7 @@ from model_export.data import ImageDataset
 from model_export.pipeline import metadata, summaries
 from model_export.pipeline.progress import shown
 from model_export.pipeline.proofs import verify_precision
-from model_export.records import PrecisionOutcome, QuantizationOutcome
+from model_export.records import PrecisionOutcome
 from service.artifact import Precision
 
 TIMED_BATCH = 8  # as a busy service forms them
@@ -65,11 +65,8 @@ def _made(
     console: Console,
 ) -> PrecisionOutcome:
     _, float_metadata = export.read_model_file(float_file)
-    if precision is Precision.INT8:
-        graph, made = quantization.quantize_int8(source, dataset, config, console=console)
-    else:
-        graph = quantization.to_fp16(source)
-        made = QuantizationOutcome("fp16", (), is_reduced=False, drop=0.0, sensitivities=())
+    quantize = quantization.quantize_int8 if precision is Precision.INT8 else quantization.quantize_fp16
+    graph, made = quantize(source, dataset, config, console=console)
     path = float_file.with_name(precision.file_name)
     export.write_model_file(graph, path)
     description = metadata.describe_precision(path, float_metadata, precision)

@@ -2,11 +2,11 @@
 
 ::
 
-    model.onnx ── calibrate (ranges of every value, on training pictures)
-       └─ int8     weights int8, one scale a channel; activations uint8, one scale a value
-             ├─ accuracy drops too far? measure what each layer does alone, keep the worst in float
-             └─ still too far: refused, and the layers that hurt are named
+    model.onnx ── calibrate (int8: ranges of every value, on training pictures)
+       ├─ int8     weights int8, one scale a channel; activations uint8, one scale a value
        └─ fp16     every value inside; input and outputs stay what they are
+            ├─ accuracy drops too far? measure what each layer does alone, keep the worst in float
+            └─ still too far: refused, and the layers that hurt are named
 """
 
 from model_export.quantization.fp16 import to_fp16
@@ -19,7 +19,7 @@ from model_export.quantization.int8 import (
     require_quantizable,
     to_int8,
 )
-from model_export.quantization.search import quantize_int8
+from model_export.quantization.search import quantize_fp16, quantize_int8
 
 __all__ = [
     "Int8Plan",
@@ -27,6 +27,7 @@ __all__ = [
     "fold_in_runtime",
     "layer_names",
     "products_saturate",
+    "quantize_fp16",
     "quantize_int8",
     "require_quantizable",
     "to_fp16",

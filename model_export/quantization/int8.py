@@ -29,7 +29,7 @@ from model_export.errors import InvalidConfig
 from service.artifact import INPUT_NAME
 
 # Operators with weights: what quantization is for. Everything between two of them goes along.
-_WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _COMPANIONS: Final = (
     *("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "MaxPool", "Mul", "Pad"),
     *("Relu", "Reshape", "Resize", "Squeeze", "Transpose", "Unsqueeze"),
@@ -58,7 +58,7 @@ class Int8Plan:
 def layer_names(model_file: Path) -> tuple[str, ...]:
     """The nodes with weights, in the order of the graph."""
     graph = ir.load(model_file).graph
-    return tuple(str(node.name) for node in graph if node.op_type in _WEIGHTED)
+    return tuple(str(node.name) for node in graph if node.op_type in WEIGHTED)
 
 
 def fold_in_runtime(model_file: Path, target: Path) -> Path:
@@ -87,7 +87,7 @@ def require_quantizable(model_file: Path, precision: str) -> None:
     graph = ir.load(model_file).graph
     if any(node.op_type in _QUANTIZED for node in graph):
         raise InvalidConfig(f"--precisions {precision}: {model_file.name} is quantized already")
-    weights = [weight for node in graph if node.op_type in _WEIGHTED for weight in node.inputs[1:2]]
+    weights = [weight for node in graph if node.op_type in WEIGHTED for weight in node.inputs[1:2]]
     kinds = {weight.dtype for weight in weights if weight is not None and weight.is_initializer()}
     if ir.DataType.FLOAT not in kinds:
         found = ", ".join(sorted({node.op_type for node in graph if not _is_own(node)}))
@@ -113,7 +113,7 @@ def calibrated_ranges(model_file: Path, images: NDArray[np.uint8]) -> Ranges:
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         calibrator = create_calibrator(
             model_file,
-            [*_WEIGHTED, *_COMPANIONS],
+            [*WEIGHTED, *_COMPANIONS],
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=CalibrationMethod.MinMax,
         )
@@ -143,7 +143,7 @@ def to_int8(model_file: Path, ranges: Ranges, plan: Int8Plan) -> ir.Model:
             tensors_range=ranges,
             nodes_to_quantize=[],
             nodes_to_exclude=[*own, *plan.kept],
-            op_types_to_quantize=[*_WEIGHTED, *_COMPANIONS],
+            op_types_to_quantize=[*WEIGHTED, *_COMPANIONS],
             extra_options={"ForceQuantizeNoInputCheck": False},
         )
         quantizer.quantize_model()

@@ -118,6 +118,58 @@ def test_too_much_lost_publishes_nothing_and_names_the_layers(
     assert not run.workdir.has("quantization.json")
 
 
+def overflow(run: Run, first: int, last: int) -> tuple[str, ...]:
+    """Makes what is between two layers 10⁶ times as large; the names of all layers that meet it."""
+    path = run.workdir / "model.onnx"
+    graph, description = export.read_model_file(path)
+    layers = [node for node in graph.graph if node.op_type in ("Conv", "Gemm")][first : last + 1]
+    scaled = [(layers[0].inputs[1], 1e6), (layers[-1].inputs[1], 1e-6)]
+    scaled += [(layer.inputs[2], 1e6) for layer in layers[:-1]]
+    for value, factor in scaled:
+        assert value is not None
+        assert value.const_value is not None
+        numbers = value.const_value.numpy()
+        value.const_value = ir.tensor((factor * numbers).astype(numbers.dtype), name=value.name)
+    export.write_model_file(graph, path, description)
+    return tuple(str(layer.name) for layer in layers)
+
+
+def test_layers_that_overflow_in_half_precision_stay_in_float(run: Run) -> None:
+    meeting = overflow(run, 1, 2)
+    run = with_quantization(run, QuantizeConfig(precisions=("fp16",)))
+    (outcome,) = run.quantize()
+    assert outcome.made.kept == tuple(sorted(meeting))
+    assert outcome.made.drop <= 0.5
+
+
+def test_too_much_that_overflows_publishes_nothing_and_names_the_layers(run: Run) -> None:
+    meeting = overflow(run, 0, 2)
+    run = with_quantization(run, QuantizeConfig(precisions=("fp16",)))
+    with pytest.raises(VerificationFailed, match=r"fp16 loses .*nothing was published") as error:
+        run.quantize()
+    assert all(layer in str(error.value) for layer in meeting)
+    assert not run.workdir.has("quantization.json")
+
+
+def test_the_last_layer_in_float_is_a_file_that_runs(run: Run) -> None:
+    run = with_quantization(run, QuantizeConfig(precisions=("fp16",), keep_last=True, max_accuracy_drop=2))
+    (outcome,) = run.quantize()
+    assert outcome.made.kept == layer_names(run.workdir / "model.onnx")[-1:]
+
+
+def test_a_layer_in_float_is_no_half_one(finished: Run) -> None:
+    path = finished.workdir / "model.onnx"
+    first, *_ = layer_names(path)
+    graph = quantization.to_fp16(path, frozenset({first}))
+    kinds = {
+        node.name: weight.dtype
+        for node in graph.graph
+        if node.op_type in ("Conv", "Gemm") and (weight := node.inputs[1]) is not None
+    }
+    assert kinds.pop(first) == ir.DataType.FLOAT
+    assert set(kinds.values()) == {ir.DataType.FLOAT16}
+
+
 def test_only_as_many_layers_as_needed_stay_in_float(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """One layer's weights are spoiled in int8: that one is found, and kept."""
     path = finished.workdir / "model.onnx"
