@@ -283,10 +283,36 @@ class FoldOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelQuality:
+    """How the served file answers where one label is right, or is answered.
+
+    Attributes:
+        instances: Held-back pictures that show it.
+        found: Of these, those that got it as an answer.
+        answered: Pictures that got it as an answer, rightly or not.
+    """
+
+    instances: int
+    found: int
+    answered: int
+
+    @property
+    def recall(self) -> float | None:
+        """Share of its pictures that were found; None where there is none."""
+        return self.found / self.instances if self.instances else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of its answers that were right; None where there is none."""
+        return self.found / self.answered if self.answered else None
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerQuality:
     """How the served file answers on the held-back split.
 
     Attributes:
+        labels: One a label, in their order.
         confusion: Instances by [true label][predicted label]; empty for multi-label tasks.
         confidence: Mean top probability of the instances in each tenth of confidence; 0 where empty.
         right: Share of right answers in each tenth.
@@ -294,6 +320,7 @@ class AnswerQuality:
         calibration_error: Mean |confidence − right|, weighted by instances (ECE, ten bins).
     """
 
+    labels: tuple[LabelQuality, ...]
     confusion: tuple[tuple[int, ...], ...]
     confidence: tuple[float, ...]
     right: tuple[float, ...]

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from model_export.errors import VerificationFailed
 from model_export.evaluation import Session, open_session, predict
-from model_export.records import AnswerQuality, ParityCheck
+from model_export.records import AnswerQuality, LabelQuality, ParityCheck
 from service.artifact import (
     INPUT_NAME,
     PROBABILITIES_NAME,
@@ -218,7 +218,7 @@ def self_test_replay(model_file: Path, metadata: ModelMetadata) -> ParityCheck:
 
 
 def answer_quality(logits: Logits, targets: NDArray[np.int64]) -> AnswerQuality:
-    """Confusion matrix and calibration of one form's answers.
+    """Confusion matrix, quality of each label and calibration of one form's answers.
 
     Args:
         logits: float [N, K].
@@ -229,10 +229,14 @@ def answer_quality(logits: Logits, targets: NDArray[np.int64]) -> AnswerQuality:
         answers = logits.argmax(axis=1)
         counts = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
         np.add.at(counts, (targets, answers), 1)
+        labels = _label_qualities(counts.sum(axis=1), counts.diagonal(), counts.sum(axis=0))
         confusion = tuple(tuple(int(count) for count in row) for row in counts)
-        return _calibration(probabilities.max(axis=1), answers == targets, confusion)
-    chances = activate(logits, Task.MULTILABEL)
-    return _calibration(np.maximum(chances, 1 - chances).ravel(), ((logits > 0) == targets).ravel(), ())
+        return _answer_quality(probabilities.max(axis=1), answers == targets, labels, confusion)
+    chances, present = activate(logits, Task.MULTILABEL), logits > 0
+    labels = _label_qualities(targets.sum(axis=0), (present * targets).sum(axis=0), present.sum(axis=0))
+    return _answer_quality(
+        np.maximum(chances, 1 - chances).ravel(), (present == targets).ravel(), labels, confusion=()
+    )
 
 
 def activate(logits: Logits, task: Task) -> Logits:
@@ -245,8 +249,18 @@ def activate(logits: Logits, task: Task) -> Logits:
     return powers
 
 
-def _calibration(
-    confidence: Logits, right: NDArray[np.bool_], confusion: tuple[tuple[int, ...], ...]
+def _label_qualities(
+    instances: NDArray[np.integer], found: NDArray[np.integer], answered: NDArray[np.integer]
+) -> tuple[LabelQuality, ...]:
+    """One a label, from counts [K]."""
+    return tuple(LabelQuality(*map(int, counts)) for counts in zip(instances, found, answered, strict=True))
+
+
+def _answer_quality(
+    confidence: Logits,
+    right: NDArray[np.bool_],
+    labels: tuple[LabelQuality, ...],
+    confusion: tuple[tuple[int, ...], ...],
 ) -> AnswerQuality:
     """Expected calibration error over ten bins of confidence. Source: Guo et al. 2017, section 2."""
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
@@ -255,6 +269,7 @@ def _calibration(
     confident = np.bincount(bins, weights=confidence, minlength=_CALIBRATION_BINS) / filled
     correct = np.bincount(bins, weights=right, minlength=_CALIBRATION_BINS) / filled
     return AnswerQuality(
+        labels=labels,
         confusion=confusion,
         confidence=tuple(map(float, confident)),
         right=tuple(map(float, correct)),

@@ -78,6 +78,7 @@ def page(facts: Facts, metadata: ModelMetadata, digest: str) -> str:
         grouped="{:,}".format,
         microseconds=lambda seconds: f"{1e6 * seconds:,.1f}",
         charts=charts,
+        zip=zip,
     )
 
 

@@ -9,10 +9,11 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from model_export import export, report
+from model_export import export, report, verification
 from model_export.command_line import run_for
 from model_export.command_line.flags import parser
 from model_export.config import DataConfig, ModelConfig, RunConfig, TrainConfig
@@ -103,6 +104,31 @@ def test_the_page_shows_every_decision_with_its_reason(finished: Run) -> None:
     assert "How its normalisation was planned" in text
     assert "no &lt;BatchNorm&gt;" in text
     assert "a batch gives 8 values" in text
+
+
+@pytest.mark.parametrize("is_multilabel", [False, True])
+def test_every_label_is_judged_whatever_their_number(finished: Run, is_multilabel: bool) -> None:
+    _, metadata = export.read_model_file(finished.workdir / "model.onnx")
+    many = 50
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(200, many))
+    targets = generator.integers(0, 2, (200, many)) if is_multilabel else generator.integers(0, many, 200)
+    quality = verification.answer_quality(logits, targets)
+    facts = finished._facts()
+    names = tuple(f"label {number}" for number in range(many))
+    text = report.page(
+        replace(facts, verification=replace(facts.verification, quality=quality)),
+        metadata.model_copy(update={"labels": names}),
+        "0" * 64,
+    )
+    right = (logits > 0) if is_multilabel else (logits.argmax(axis=1)[:, None] == np.arange(many))
+    shown = targets if is_multilabel else targets[:, None] == np.arange(many)
+    for number, name in enumerate(names):
+        found = int((right[:, number] & (shown[:, number] == 1)).sum())
+        row = text[text.index(f"<td>{name}</td>") :]
+        row = row[: row.index("</tr>")]
+        for others in (shown[:, number].sum(), right[:, number].sum()):
+            assert (f"{found / others:.2%}" if others else "–") in row
 
 
 def test_a_label_is_text_whatever_it_contains(finished: Run) -> None:
