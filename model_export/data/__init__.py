@@ -27,7 +27,7 @@ from model_export.data.division import divide, thin
 from model_export.data.labels import ordered_labels, read_labels, relabelled
 from model_export.data.layout import Layout, Listing
 from model_export.data.pixels import conformed, contract_for, encode_png, measured
-from model_export.errors import InvalidConfig
+from model_export.errors import DataError, InvalidConfig
 from service.artifact import InputContract
 
 __all__ = [
@@ -39,6 +39,8 @@ __all__ = [
     "load_dataset",
     "load_pictures",
     "read_labels",
+    "reordered",
+    "require_pictures",
 ]
 
 VALIDATION_SHARE = 0.1
@@ -62,15 +64,26 @@ def load_dataset(
     """
     given = None if labels is None else read_labels(labels)
     if config.dataset == "digits":
-        return _assembled(config, given, digits.LABELS, digits.SHAPE, digits.read(), None)
+        return _assembled(config, given, digits.LABELS, digits.SHAPE, digits.read(), None, console)
     if config.dataset == "mnist":
         everything = mnist.read(_mnist_folder(config, console))
-        return _assembled(config, given, mnist.LABELS, mnist.SHAPE, *everything)
+        return _assembled(config, given, mnist.LABELS, mnist.SHAPE, *everything, console)
     with Archive(_archive_path(config, console)) as archive:
         if config.dataset == "cifar10" and cifar10.batches_in(archive):
-            return _assembled(config, given, cifar10.LABELS, cifar10.SHAPE, *cifar10.read(archive))
+            everything = cifar10.read(archive)
+            return _assembled(config, given, cifar10.LABELS, cifar10.SHAPE, *everything, console)
         native = cifar10.SHAPE if config.dataset == "cifar10" else None
         return _decoded(config, given, native, archive, console)
+
+
+def require_pictures(path: Path) -> None:
+    """Checks that there are pictures for `load_pictures`; none is decoded.
+
+    Raises:
+        DataError: There are none, or ``path`` is neither a folder nor a tar file.
+    """
+    with Archive(find_archive(path)) as archive:
+        imagefolder.pictures_in(archive)
 
 
 def load_pictures(
@@ -108,16 +121,17 @@ def _assembled(
     native: tuple[int, int, int],
     learning: Split,
     held_back: Split | None,
+    console: Console | None,
 ) -> ImageDataset:
     """A data set from pixels in memory; with ``held_back`` None, that is taken from ``learning``."""
     contract = contract_for(config, native)
     shares = (VALIDATION_SHARE, TEST_SHARE) if held_back is None else (VALIDATION_SHARE,)
     validation, *tests, train = (
-        learning.take(part) for part in divide(learning.targets, shares, config.seed)
+        learning.take(part) for part in divide(learning.targets, shares, config.seed, classes=classes)
     )
     train = train.take(thin(train.targets, config.limit, config.seed))
     splits = [
-        replace(split, images=conformed(split.images, contract))
+        replace(split, images=conformed(split.images, contract, console=console))
         for split in (train, validation, tests[0] if held_back is None else held_back)
     ]
     return _labelled(config, given, classes, contract, splits)
@@ -134,7 +148,10 @@ def _decoded(
     contract = contract_for(config, native)
     table = labeltable.find_table(archive)
     layout = labeltable.read_table(archive, table) if table else imagefolder.survey(archive)
-    train, *held_back = _divided(layout, config.seed)
+    try:
+        train, *held_back = _divided(layout, config.seed)
+    except DataError as error:
+        raise DataError(f"{archive.path}: {error}") from error
     train = train.take(thin(train.targets, config.limit, config.seed))
     splits = []
     for listing in (train, *held_back):
@@ -149,7 +166,7 @@ def _divided(layout: Layout, seed: int) -> tuple[Listing, ...]:
         return layout.train, layout.validation, layout.test
     shares = (VALIDATION_SHARE, TEST_SHARE) if layout.test is None else (VALIDATION_SHARE,)
     validation, *tests, train = (
-        layout.train.take(part) for part in divide(layout.train.targets, shares, seed)
+        layout.train.take(part) for part in divide(layout.train.targets, shares, seed, classes=layout.classes)
     )
     return train, validation, layout.test or tests[0]
 
@@ -161,10 +178,19 @@ def _labelled(
     contract: InputContract,
     splits: Sequence[Split],
 ) -> ImageDataset:
-    labels, positions = ordered_labels(classes, given)
+    dataset = ImageDataset(config.dataset, classes, measured(contract, config, splits[0].images), *splits)
+    return dataset if given is None else reordered(dataset, given)
+
+
+def reordered(dataset: ImageDataset, given: tuple[str, ...]) -> ImageDataset:
+    """``dataset`` with its labels in another order, or with other names, as `ordered_labels` says.
+
+    Raises:
+        DataError: The labels do not fit.
+    """
+    labels, positions = ordered_labels(dataset.labels, given)
     train, validation, test = (
-        replace(split, targets=relabelled(split.targets, positions, len(labels))) for split in splits
+        replace(split, targets=relabelled(split.targets, positions, len(labels)))
+        for split in (dataset.train, dataset.validation, dataset.test)
     )
-    return ImageDataset(
-        config.dataset, labels, measured(contract, config, train.images), train, validation, test
-    )
+    return replace(dataset, labels=labels, train=train, validation=validation, test=test)

@@ -32,7 +32,7 @@ def read_labels(file: Path) -> tuple[str, ...]:
 
 
 def ordered_labels(
-    classes: Sequence[str], given: tuple[str, ...] | None
+    classes: Sequence[str], given: tuple[str, ...]
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The labels in the order of the logits, and the position of each class among them.
 
@@ -41,7 +41,7 @@ def ordered_labels(
 
     Args:
         classes: The data set's own names, in its own order.
-        given: What the user gave; None: nothing.
+        given: What somebody else calls them.
 
     Returns:
         Labels, K; and int64 [len(classes)].
@@ -49,13 +49,10 @@ def ordered_labels(
     Raises:
         DataError: The list is neither.
     """
-    natural = np.arange(len(classes))
-    if given is None:
-        return tuple(classes), natural
     if set(classes) <= set(given):
         return given, np.array([given.index(name) for name in classes], np.int64)
     if len(given) == len(classes):
-        return given, natural
+        return given, np.arange(len(classes))
     missing = next(name for name in classes if name not in given)
     raise DataError(
         f"--labels: {len(given)} labels for {len(classes)} classes, and no '{missing}' among them"

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import track
 
 from model_export.config import DataConfig
 from model_export.errors import DataError, InvalidConfig
@@ -95,13 +97,22 @@ def pixel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tupl
     return tuple(means), tuple(deviations)
 
 
-def conformed(images: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
-    """uint8 [N, H, W, C] as the contract says, from the data set's own ``images`` [N, h, w, c]."""
+def conformed(
+    images: NDArray[np.uint8], contract: InputContract, *, console: Console | None = None
+) -> NDArray[np.uint8]:
+    """uint8 [N, H, W, C] as the contract says, from the data set's own ``images`` [N, h, w, c].
+
+    Args:
+        images: Not modified.
+        contract: What they become.
+        console: Where progress is shown; None: nowhere.
+    """
     natural = ColourOrder.GRAY if contract.channels == 1 else ColourOrder.RGB
     shape = (contract.height, contract.width, contract.channels)
     if images.shape[1:] == shape and contract.colour_order is natural:
         return images
-    return np.stack([decode(encode_png(image), contract) for image in images])
+    shown = track(images, "resizing", len(images), console=console or Console(quiet=True))
+    return np.stack([decode(encode_png(image), contract) for image in shown])
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

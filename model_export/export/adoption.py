@@ -12,6 +12,7 @@ converter writes them) are replaced by the tensor that they were made from, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -20,7 +21,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, version_converter
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
 
 from model_export.errors import ModelError
 from model_export.export.serving import (
@@ -85,6 +86,7 @@ def read_foreign(
         raise ModelError(f"{path}: {len(model.graph.inputs)} inputs ({names}); a classifier has one")
     layout, found = _layout(path, model.graph.inputs[0], shape)
     RemoveUnusedNodesPass()(model)
+    _name_nodes(model.graph)
     return Foreign(model, layout, found, taken, labels)
 
 
@@ -107,13 +109,21 @@ def adopted_graph(
     model = foreign.model
     _free_the_batch(model.graph)
     put_pixels_in_front(model.graph, contract, foreign.layout)
+    _flatten_output(model.graph)
     _cast_output(model.graph)
     if gives == "logits":
         put_probabilities_behind(model.graph, task)
     else:
         _put_logits_behind(model.graph, task)
     finish(model, classes)
+    NameFixPass()(model)  # of its values: the contract's names come first, one that it had within gives way
     return model
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Each node has a name, and none that is taken for one of the nodes that will be put around them."""
+    for position, node in enumerate(graph):
+        node.name = f"network/{node.name or f'{node.op_type}.{position}'}"
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -150,8 +160,11 @@ def _layout(
         if shape[0] in _CHANNELS and _agree(shape, wanted)
     ]
     if not fitting:
-        said = "" if wanted is None else f", --input says {'x'.join(map(str, wanted))}"
-        raise ModelError(f"{path}: input {value.name} has the shape {value.shape}{said}")
+        said = "" if wanted is None else f"; --input says {'x'.join(map(str, wanted))}"
+        raise ModelError(
+            f"{path}: input {value.name} has the shape {value.shape}, not [N, C, H, W] or [N, H, W, C] with "
+            f"1 or 3 channels{said}"
+        )
     layout, found = fitting[0]
     channels, height, width = wanted or found
     known = None if channels is None or height is None or width is None else (channels, height, width)
@@ -182,11 +195,7 @@ def _take_output(path: Path, graph: onnx.GraphProto, name: str | None) -> tuple[
     if name is not None:
         candidates = [value for value in candidates if value.name == name]
     if len(candidates) != 1:
-        names = ", ".join(value.name for value in graph.output)
-        what = "none" if not candidates else "several"
-        raise ModelError(
-            f"{path}: of its outputs ({names}), {what} can be the answer; name one with --output-name"
-        )
+        raise ModelError(f"{path}: {_not_one_answer(graph, candidates, name)}")
     (value,) = candidates
     maker = makers.get(value.name)
     del graph.output[:]
@@ -198,13 +207,37 @@ def _take_output(path: Path, graph: onnx.GraphProto, name: str | None) -> tuple[
     return value.name, _map_labels(maker)
 
 
+def _not_one_answer(
+    graph: onnx.GraphProto, candidates: Sequence[onnx.ValueInfoProto], name: str | None
+) -> str:
+    """Why there is no single output to take, and what to do about it."""
+    names = ", ".join(value.name for value in graph.output)
+    if candidates:
+        return f"of its outputs ({names}), several can be the answer; name one with --output-name"
+    if name is not None and name not in {value.name for value in graph.output}:
+        return f"--output-name {name}: no such output; there are {names}"
+    found = ", ".join(_outline(value) for value in graph.output)
+    return f"none of its outputs can be the answer, a float tensor [N, K] or a map of probabilities: {found}"
+
+
+def _outline(value: onnx.ValueInfoProto) -> str:
+    """``logits float [N, 10]``."""
+    if not value.type.HasField("tensor_type"):
+        return f"{value.name} ({value.type.WhichOneof('value')})"
+    tensor = value.type.tensor_type
+    sizes = ", ".join(size.dim_param or str(size.dim_value or "?") for size in tensor.shape.dim)
+    return f"{value.name} ({TensorProto.DataType.Name(tensor.elem_type).lower()} [{sizes}])"
+
+
 def _can_be_the_answer(value: onnx.ValueInfoProto, maker: onnx.NodeProto | None) -> bool:
-    """A float tensor [N, K], or one map a picture that was made from such a tensor."""
+    """A float tensor [N, K] or [N, K, 1, 1], or one map a picture that was made from a tensor."""
     if not value.type.HasField("tensor_type"):
         return maker is not None and maker.op_type == "ZipMap"
     tensor = value.type.tensor_type
-    is_matrix = not tensor.HasField("shape") or len(tensor.shape.dim) == 2
-    return is_matrix and ir.DataType(tensor.elem_type) in _FLOATS
+    sizes = tensor.shape.dim
+    is_matrix = not tensor.HasField("shape") or len(sizes) == 2
+    is_pooled = len(sizes) > 2 and all(size.dim_value == 1 for size in sizes[2:])
+    return (is_matrix or is_pooled) and ir.DataType(tensor.elem_type) in _FLOATS
 
 
 def _map_labels(node: onnx.NodeProto) -> tuple[str, ...] | None:
@@ -225,6 +258,17 @@ def _free_the_batch(graph: ir.Graph) -> None:
     (pixels,) = graph.inputs
     if pixels.shape is not None:
         pixels.shape = ir.Shape([BATCH, *tuple(pixels.shape)[1:]])
+
+
+def _flatten_output(graph: ir.Graph) -> None:
+    """[N, K, 1, 1], as a network that ends in a global pooling gives it, becomes [N, K]."""
+    value = graph.outputs[0]
+    if value.shape is None or len(value.shape) == 2:
+        return
+    flatten = ir.node("Flatten", [value], {"axis": 1}, name="adopt/flatten")
+    flatten.outputs[0].type = value.type
+    graph.append(flatten)
+    graph.outputs[0] = flatten.outputs[0]
 
 
 def _cast_output(graph: ir.Graph) -> None:

@@ -91,9 +91,10 @@ def adopt(config: RunConfig, adoption: AdoptConfig, *, has_dataset: bool, consol
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Precision.FP32.file_name
-        export.write_model_file(graph, path)
-        description = _describe(graph, path, subject, config, adoption, version)
-        export.write_model_file(graph, path, description)
+        with shown("writing the model file", console):
+            export.write_model_file(graph, path)
+            description = _describe(graph, path, subject, config, adoption, version)
+            export.write_model_file(graph, path, description)
         with shown("proving", console):
             found = _verify(path, description, subject, adoption)
         summaries.print_verification(found, console)
@@ -124,6 +125,8 @@ def _examine(config: RunConfig, adoption: AdoptConfig, has_dataset: bool, consol
     dataset = None
     if has_dataset:
         dataset = data.load_dataset(settings, labels=config.model.labels, console=console)
+        if config.model.labels is None and foreign.labels and set(dataset.labels) <= set(foreign.labels):
+            dataset = data.reordered(dataset, foreign.labels)  # "10" comes before "2" in a list of folders
     images = _photographs(contract) if dataset is None else dataset.test.images
     expected = _original_answers(adoption.file, foreign, contract, images[:PROOF_INSTANCES])
     _check_answers(expected, adoption)
@@ -177,9 +180,9 @@ def _normalised(images: NDArray[np.uint8], contract: InputContract, layout: Layo
 
 
 def _as_rows(answer: NDArray[np.floating] | list[dict[object, float]]) -> NDArray[np.float64]:
-    """[N, K], also of one map from label to probability a picture."""
+    """[N, K], also of one map from label to probability a picture, or of [N, K, 1, 1]."""
     rows = [list(each.values()) for each in answer] if isinstance(answer, list) else answer
-    return np.asarray(rows, dtype=np.float64)
+    return np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
 
 
 def _check_answers(answers: NDArray[np.float64], adoption: AdoptConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.console import Console
 from model_export import export
 from model_export.command_line import main
 from model_export.config import AdoptConfig, DataConfig, ModelConfig, QuantizeConfig, RunConfig
+from model_export.data import encode_png
 from model_export.errors import InvalidConfig, ModelError
 from model_export.evaluation import open_session
 from model_export.pipeline import adopt
@@ -190,7 +192,11 @@ def test_an_old_opset_is_converted(tmp_path: Path) -> None:
         (("N", 64), {}, "flat (64 numbers a picture): say --input CxHxW"),
         (("N", 64), {"input": (1, 7, 7)}, "--input 1x7x7 has 49"),
         (("N", 3, 8, 8), {"input": (3, 9, 9)}, "--input says 3x9x9"),
-        (("N", 4, 8, 8), {}, "has the shape"),
+        (
+            ("N", 4, 8, 8),
+            {},
+            "shape [N,4,8,8], not [N, C, H, W] or [N, H, W, C] with 1 or 3 channels",
+        ),
         (("N", 8, 8), {}, "what is needed is a float tensor"),
     ],
 )
@@ -231,6 +237,82 @@ def test_several_possible_outputs_have_to_be_named(tmp_path: Path) -> None:
         adopt(config(tmp_path), adoption, has_dataset=False, console=QUIET)
     named = replace(adoption, output_name="y")
     assert adopt(config(tmp_path), named, has_dataset=False, console=QUIET).name == "1"
+
+
+def test_names_within_the_file_may_be_those_of_the_contract(tmp_path: Path) -> None:
+    """Whatever its values and nodes are called, only what is put around them is ours."""
+    tail = [
+        helper.make_node("Identity", ["y"], ["logits"], name="normalise/logits"),
+        helper.make_node("Identity", ["logits"], ["images"], name="probabilities"),
+        helper.make_node("Softmax", ["images"], ["p"]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, 1, [None, 10]) for name in ("logits", "p")]
+    path = linear(tmp_path / "names.onnx", ("N", 1, 8, 8), classes=10, tail=tail, outputs=outputs)
+    settings = replace(
+        config(tmp_path), quantize=QuantizeConfig(precisions=("int8", "fp16"), max_accuracy_drop=100)
+    )
+    adoption = AdoptConfig(path, "probabilities", output_name="p")
+    folder = adopt(settings, adoption, has_dataset=True, console=QUIET)
+    images = pictures(8, 8, 1)
+    feed = {"x": (images / 255).astype(np.float32).transpose(0, 3, 1, 2)}
+    (expected,) = ort.InferenceSession(path).run(["p"], feed)
+    for name, tolerance in (("model.onnx", 1e-6), ("model.fp16.onnx", 1e-2), ("model.int8.onnx", 0.1)):
+        logits, probabilities = open_session(folder / name).run(None, {"images": images})
+        np.testing.assert_allclose(probabilities, expected, atol=tolerance)
+        np.testing.assert_allclose(np.exp(logits), probabilities, atol=1e-3)
+
+
+@pytest.mark.parametrize("tail_shape", [[1, 1], [1]])
+def test_an_output_that_was_pooled_to_a_point_becomes_a_row(tail_shape: list[int], tmp_path: Path) -> None:
+    shape = numpy_helper.from_array(np.asarray([-1, CLASSES, *tail_shape]), "shape")
+    tail = [
+        helper.make_node("Constant", [], ["shape"], value=shape),
+        helper.make_node("Reshape", ["y", "shape"], ["pooled"]),
+    ]
+    output = helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["N", CLASSES, *tail_shape])
+    path = linear(tmp_path / "pooled.onnx", ("N", 1, 4, 4), tail=tail, outputs=[output])
+    folder = adopt(config(tmp_path), AdoptConfig(path, "logits"), has_dataset=False, console=QUIET)
+    images = pictures(4, 4, 1)
+    feed = {"x": (images / 255).astype(np.float32).transpose(0, 3, 1, 2)}
+    (expected,) = ort.InferenceSession(path).run(None, feed)
+    logits = open_session(folder / "model.onnx").run(["logits"], {"images": images})[0]
+    np.testing.assert_allclose(logits, expected.reshape(4, CLASSES), rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_that_cannot_be_the_answer_is_described(tmp_path: Path) -> None:
+    output = helper.make_tensor_value_info("best", TensorProto.INT64, ["N"])
+    tail = [helper.make_node("ArgMax", ["y"], ["best"], axis=1, keepdims=0)]
+    path = linear(tmp_path / "best.onnx", ("N", 1, 4, 4), tail=tail, outputs=[output])
+    adoption = AdoptConfig(path, "logits")
+    with pytest.raises(
+        ModelError, match=r"none of its outputs .* a float tensor \[N, K\].*: best \(int64 \[N\]\)"
+    ):
+        adopt(config(tmp_path), adoption, has_dataset=False, console=QUIET)
+    with pytest.raises(ModelError, match="--output-name other: no such output; there are best"):
+        adopt(config(tmp_path), replace(adoption, output_name="other"), has_dataset=False, console=QUIET)
+
+
+def test_the_labels_of_the_file_decide_their_order(tmp_path: Path) -> None:
+    """Folders are sorted as text, the labels of a classifier as numbers."""
+    pictures_of = tmp_path / "pictures"
+    for label in ("2", "10"):
+        for number in range(4):
+            place = pictures_of / label / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(encode_png(np.full((4, 4, 1), 50 * number + 9 * int(label), np.uint8)))
+    tail = [
+        helper.make_node("Softmax", ["y"], ["p"]),
+        helper.make_node("ZipMap", ["p"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=[2, 10]),
+    ]
+    mapping = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(1, []))
+    output = helper.make_value_info("maps", helper.make_sequence_type_proto(mapping))
+    path = linear(tmp_path / "two.onnx", (None, 16), classes=2, tail=tail, outputs=[output])
+    settings = config(tmp_path, dataset="imagefolder", data_dir=pictures_of, input=(1, 4, 4))
+    folder = adopt(settings, AdoptConfig(path, "probabilities"), has_dataset=True, console=QUIET)
+    metadata = export.read_model_file(folder / "model.onnx")[1]
+    assert metadata.labels == ("2", "10")
+    facts = json.loads((folder / "report.json").read_text())
+    assert facts["data"]["splits"][2]["by_label"] == [1, 1]
 
 
 def test_a_file_for_one_batch_size_only_is_refused(tmp_path: Path) -> None:

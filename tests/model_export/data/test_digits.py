@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from model_export.config import DataConfig
 from model_export.data import ImageDataset, Split, encode_png, load_dataset
@@ -34,7 +36,10 @@ def test_every_picture_survives_encoding(digits: ImageDataset) -> None:
 
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
 def test_another_input_takes_the_decode_path_of_the_service(digits: ImageDataset, channels: str) -> None:
-    larger = load_dataset(DataConfig(input=(3, 12, 10), channels=channels))  # type: ignore[arg-type]  # parametrized
+    shown = io.StringIO()
+    config = DataConfig(input=(3, 12, 10), channels=channels)  # type: ignore[arg-type]  # parametrized
+    larger = load_dataset(config, console=Console(file=shown, force_terminal=True, width=100))
+    assert "resizing" in shown.getvalue()
     assert larger.test.images.shape == (359, 12, 10, 3)
     assert np.array_equal(larger.test.targets, digits.test.targets)
     expected = decode(encode_png(digits.test.images[0]), larger.contract)
