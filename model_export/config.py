@@ -143,6 +143,17 @@ class TrainConfig:
         if not 0 <= self.label_smoothing < 1:
             raise InvalidConfig(f"--label-smoothing {self.label_smoothing}: must be in [0, 1)")
 
+    def steps(self, instances: int) -> int:
+        """Into how many batches of nearly equal size an epoch is cut.
+
+        None of them has one instance alone, unless that was asked for: it would have no batch statistics.
+
+        Args:
+            instances: Of the training split, at least 1.
+        """
+        steps = math.ceil(instances / self.batch_size)
+        return steps if self.batch_size == 1 else max(1, min(steps, instances // 2))
+
 
 def _listed(numbers: tuple[float, ...] | None) -> str:
     return ",".join(f"{number:g}" for number in numbers or ())

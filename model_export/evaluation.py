@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from model_export.data import ImageDataset, SplitName
-from model_export.layers import PixelNormalization
+from model_export.layers import PixelNormalization, evaluating
 from model_export.records import AccuracyResult
 from service.artifact import INPUT_NAME, LOGITS_NAME, InputContract
 
@@ -102,20 +102,6 @@ def _evaluated(
     )
     like = next(weights, torch.empty(0))
     normalise = PixelNormalization(contract.mean, contract.std).to(like.device)
-    was_training = {part: part.training for part in module.modules()}
-    _set_training(module, dict.fromkeys(was_training, False))
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                pixels = normalise(torch.from_numpy(batch).to(like.device))
-                # A program may hold a `view` that was traced for this layout. `contiguous()` would leave
-                # one channel with the strides of channels last, and convolutions hand those on.
-                yield module(pixels.to(like.dtype).clone(memory_format=torch.contiguous_format))
-    finally:
-        _set_training(module, was_training)
-
-
-def _set_training(module: nn.Module, modes: dict[nn.Module, bool]) -> None:
-    # Not `.train()`: the module of an exported program refuses it, and its mode is baked in anyway.
-    for part in module.modules():
-        part.training = modes[part]
+    with evaluating(module), torch.inference_mode():
+        for batch in batches:
+            yield module(normalise(torch.from_numpy(batch).to(like.device)).to(like.dtype))

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Literal
 
 import torch
@@ -120,6 +121,19 @@ def batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
     return (part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """``model`` evaluates within the block; afterwards every part has its own mode again."""
+    modes = {part: part.training for part in model.modules()}
+    try:
+        for part in modes:
+            part.training = False  # not `.eval()`: the module of an exported program refuses it
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
 class PixelNormalization(nn.Module):
     """(pixels / 255 − mean) / std, and from channels last to channels first.
 
@@ -140,5 +154,9 @@ class PixelNormalization(nn.Module):
         self.register_buffer("shift", shift.float().view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """float32 [N, C, H, W] of ``images``, uint8 [N, H, W, C]."""
-        return images.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+        """float32 [N, C, H, W] of ``images``, uint8 [N, H, W, C]; channels first in memory too.
+
+        A network may hold a `view` that asks for that, and convolutions hand on the layout they are given.
+        """
+        first = images.permute(0, 3, 1, 2).to(self.scale.dtype, memory_format=torch.contiguous_format)
+        return first * self.scale + self.shift

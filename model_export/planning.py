@@ -113,7 +113,7 @@ def _placement(layer: LayerCost, batch: int) -> tuple[Placement, Decision]:
 
 def _momentum(dataset: ImageDataset, config: TrainConfig) -> tuple[float, Decision]:
     """d with 1 − dⁿ = coverage, for n batches."""
-    steps = math.ceil(len(dataset.train) / config.batch_size)
+    steps = config.steps(len(dataset.train))
     covered = min(steps, LONGEST_COVER)
     momentum = (1 - COVERAGE) ** (1 / covered)
     reason = (
@@ -181,9 +181,8 @@ def _loss(
 
 
 def _smallest_batch(dataset: ImageDataset, config: TrainConfig) -> int:
-    # Training cuts the split into batches of nearly equal size.
     size = len(dataset.train)
-    return size // math.ceil(size / config.batch_size)
+    return size // config.steps(size)
 
 
 def _measured(

@@ -14,7 +14,12 @@ from torch import nn
 
 from model_export.architectures.article_cnn import ArticleCnn
 from model_export.architectures.densenet import DenseNet121
-from model_export.architectures.foreign import check_network, import_factory
+from model_export.architectures.foreign import (
+    check_network,
+    check_stranger,
+    import_factory,
+    require_logits,
+)
 from model_export.architectures.mobilenet import MobileNetV2
 from model_export.architectures.repvgg import RepVggA0
 from model_export.architectures.resnet import BasicBlock, Bottleneck, CifarResNet, PreactResNet18, ResNet
@@ -25,7 +30,7 @@ from model_export.errors import ModelError
 from model_export.layers import batch_norms
 from model_export.records import TrainingPlan
 
-__all__ = ["ARCHITECTURES", "PLANNABLE", "build", "load"]
+__all__ = ["ARCHITECTURES", "PLANNABLE", "build", "load", "require_logits"]
 
 Builder = Callable[[tuple[int, int, int], int], nn.Module]
 
@@ -92,7 +97,7 @@ def load(
         torch.manual_seed(seed)
         if config.model is not None:
             model = import_factory(config.model)()
-            check_network(model, config.model, input_shape, classes)
+            check_stranger(model, config.model, input_shape, classes)
         elif plan is not None and plan.placements:
             model = PLANNABLE[config.architecture](input_shape, classes, plan.placements)
         else:

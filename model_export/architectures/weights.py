@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from model_export.errors import ModelError
 
-_WRAPPER = "module."  # what DataParallel puts before every key
+_WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before keys
+_PLACES = ("state_dict", "model_state_dict", "model")  # of the weights in a checkpoint that holds more
 _OLD_TORCH = b"\x80\x02\x8a\x0a"  # a pickled long: what torch wrote first before it wrote zip files
 _NAMED = 5  # keys that a message names
 
@@ -24,7 +26,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
 
     Args:
         model: Modified.
-        file: A state dict, plain or under ``state_dict``; a leading ``module.`` is stripped.
+        file: A state dict, plain or in a checkpoint that holds more; as `read_state` finds it.
 
     Raises:
         ModelError: No such file, neither format, or keys or shapes do not fit; the message names them.
@@ -32,7 +34,10 @@ def load_weights(model: nn.Module, file: Path) -> None:
     state = read_state(file)
     wrong = _wrong_shapes(model, state)
     if wrong:
-        raise ModelError(f"{file}: {_listed('of another shape', wrong)}")
+        raise ModelError(
+            f"{file} does not fit the network: {_listed('of another shape', wrong)}; if it was made for "
+            "other labels or pictures, name them with --labels FILE and --input CxHxW"
+        )
     result = model.load_state_dict(state, strict=False)
     complaints = [
         _listed(what, keys)
@@ -44,20 +49,22 @@ def load_weights(model: nn.Module, file: Path) -> None:
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """The state dict in ``file``, its keys without a leading ``module.``.
+    """The state dict in ``file``, plain or under the names that checkpoints have for it.
+
+    Its keys come without a leading ``module.`` or ``_orig_mod.``.
 
     Raises:
         ModelError: No such file, neither format, or something else than a state dict.
     """
     content = _read_torch(file) if _is_torch(file) else _read_safetensors(file)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in _PLACES if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping) or not content:
         raise ModelError(f"{file}: holds a {type(content).__name__}, not a state dict")
     stranger = next((key for key, value in content.items() if not isinstance(value, Tensor)), None)
     if stranger is not None:
         raise ModelError(f"{file}: '{stranger}' is no tensor; save the network's state_dict()")
-    return {str(key).removeprefix(_WRAPPER): value for key, value in content.items()}
+    return {_WRAPPED.sub("", str(key)): value for key, value in content.items()}
 
 
 def _is_torch(file: Path) -> bool:

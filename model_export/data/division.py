@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from model_export.errors import DataError
 
 
-def divide(targets: NDArray[np.int64], shares: Sequence[float], seed: int) -> list[NDArray[np.intp]]:
+def divide(
+    targets: NDArray[np.int64], shares: Sequence[float], seed: int, *, classes: Sequence[str]
+) -> list[NDArray[np.intp]]:
     """Positions of disjoint parts, every class in its share in every part.
 
     The parts that are named by ``shares`` come first; what is left is the last one. A part has at
@@ -20,6 +22,7 @@ def divide(targets: NDArray[np.int64], shares: Sequence[float], seed: int) -> li
         targets: int64 [N], label indices; a multi-label matrix [N, K] is divided unstratified.
         shares: Of each part but the last; positive, together < 1.
         seed: Same seed, same parts.
+        classes: What the labels are called.
 
     Returns:
         ``len(shares) + 1`` arrays of positions, each sorted.
@@ -33,9 +36,8 @@ def divide(targets: NDArray[np.int64], shares: Sequence[float], seed: int) -> li
     for stratum in np.unique(strata):
         members = generator.permutation(np.flatnonzero(strata == stratum))
         if len(members) < len(parts):
-            raise DataError(
-                f"class {stratum} has {len(members)} instance(s), too few for {len(parts)} splits"
-            )
+            name = classes[stratum] if targets.ndim == 1 else None
+            raise DataError(_too_few(len(members), len(parts), name))
         for part, positions in zip(parts, np.split(members, _cuts(len(members), shares)), strict=True):
             part.append(positions)
     return [np.sort(np.concatenate(part)) for part in parts]
@@ -60,6 +62,12 @@ def thin(targets: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np
         members = order[strata[order] == stratum]
         rank[members] = np.arange(len(members)) / len(members)
     return np.sort(order[np.argsort(rank[order], kind="stable")[:limit]])
+
+
+def _too_few(instances: int, parts: int, name: str | None) -> str:
+    whose = "there are" if name is None else f"class '{name}' has"
+    remedy = "" if name is None else ", or leave the class out"
+    return f"{whose} {instances} picture(s), too few for {parts} splits; at least {parts}{remedy}"
 
 
 def _cuts(members: int, shares: Sequence[float]) -> list[int]:

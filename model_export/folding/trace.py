@@ -11,10 +11,11 @@ weights as attributes under their module paths, so names and module paths surviv
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,11 +27,20 @@ from model_export.errors import ModelError
 DynamicShapes = dict[str, Any] | tuple[Any, ...] | list[Any] | None
 
 
+# What `torch.export` says, and what that means for whoever wrote the network.
+_MEANINGS: Final = {
+    "specialized it to be a constant": "it is made for batches of one size; take that from the input's shape",
+    "data-dependent": "its way depends on what the pictures show; let `torch.where` choose, not an `if`",
+}
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # torch.export copies its own deprecated tree specifications; nothing a caller could change.
-    with warnings.catch_warnings():
+    # torch.export copies its own deprecated tree specifications, finds the flat weights of recurrent layers
+    # odd, and prints the graph where it fails; nothing a caller could change.
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*assigned during export.*")
         yield
 
 
@@ -47,12 +57,34 @@ def capture(
     Raises:
         ModelError: `torch.export` cannot trace the model.
     """
+    return functional(traced(model, example_inputs, dynamic_shapes))
+
+
+def traced(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes: DynamicShapes
+) -> ExportedProgram:
+    """The model as a program, in the operators that it was written in.
+
+    Args:
+        model: In eval mode; not modified, its parameters are shared.
+        example_inputs: What `forward` is traced with.
+        dynamic_shapes: As `torch.export.export` takes them.
+
+    Raises:
+        ModelError: `torch.export` cannot trace the model.
+    """
     try:
         with _quiet():
-            return functional(torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes))
+            return torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes)
     except Exception as exc:
-        reason = next(iter(str(exc).splitlines()), type(exc).__name__)  # the rest is advice about logs
-        raise ModelError(f"{type(model).__name__} cannot be exported: {reason}") from exc
+        raise ModelError(f"{type(model).__name__} cannot be exported: {_reason(exc)}") from exc
+
+
+def _reason(error: Exception) -> str:
+    """One line: what it means if that is known, else the first one; the others are advice about logs."""
+    text = str(error)
+    known = next((meaning for words, meaning in _MEANINGS.items() if words in text), None)
+    return known or next(iter(text.splitlines()), type(error).__name__)
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:

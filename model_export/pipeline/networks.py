@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from model_export.errors import ModelError
 from model_export.folding import FoldResult, fold
+from model_export.folding.trace import traced
 from model_export.records import Objective
 
 _BATCH = ({0: Dim("batch")},)
@@ -23,10 +23,7 @@ def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> ExportedProg
     Raises:
         ModelError: It cannot be traced.
     """
-    try:
-        return torch.export.export(network, (_example(network, input_shape),), dynamic_shapes=_BATCH)
-    except Exception as error:  # torch.export raises whatever the traced code raises
-        raise ModelError(f"torch.export cannot trace the network: {str(error).splitlines()[0]}") from error
+    return traced(network, (_example(network, input_shape),), _BATCH)
 
 
 def folded(network: nn.Module, input_shape: tuple[int, int, int], objective: Objective) -> FoldResult:

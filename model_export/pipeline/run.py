@@ -28,7 +28,7 @@ from model_export import (
 )
 from model_export.config import RunConfig
 from model_export.data import ImageDataset, Split
-from model_export.errors import InvalidConfig
+from model_export.errors import DataError, InvalidConfig
 from model_export.evaluation import accuracy
 from model_export.pipeline import costs, metadata, networks, precisions, summaries
 from model_export.pipeline.progress import shown, shows
@@ -99,8 +99,11 @@ class Run:
             ExportError: Of the stage that would have failed.
         """
         require_writable(self.config.repository)
-        if self.config.calibrate_on is not None and not self.config.calibrate_on.exists():
-            raise InvalidConfig(f"--calibrate-on {self.config.calibrate_on}: no such file or folder")
+        if self.config.calibrate_on is not None:
+            try:
+                data.require_pictures(self.config.calibrate_on)
+            except DataError as error:
+                raise InvalidConfig(f"--calibrate-on {error}") from error
         if self.config.model.model is not None and self.config.train.epochs > 0:
             with shown(f"trying whether {self._architecture} can be folded and written", self.console):
                 program = networks.folded(

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from model_export.architectures import require_logits
 from model_export.config import TrainConfig
 from model_export.data import ImageDataset
-from model_export.errors import InvalidConfig, TrainingDiverged
+from model_export.errors import DataError, InvalidConfig, TrainingDiverged
 from model_export.evaluation import predict, share_right
-from model_export.layers import PixelNormalization, batch_norms
+from model_export.layers import PixelNormalization, batch_norms, evaluating
 from model_export.records import EpochRecord, TrainingHistory
 from model_export.training import checkpoint as checkpoints
 from model_export.training.augmentation import augment
@@ -49,9 +50,10 @@ def train(
 
     Raises:
         InvalidConfig: The checkpoint is of another run, or the machine lacks what is asked for.
+        ModelError: While it trains, the network returns something else than when it evaluates.
         TrainingDiverged: The loss is no number any more.
     """
-    _check_batch_size(model, config)
+    _require_learnable(model, dataset, config)
     run = Run(model, dataset, config)
     identity = checkpoints.identify(model, dataset, config) if checkpoint else {}
     if checkpoint and (state := checkpoints.load(checkpoint, identity)) is not None:
@@ -88,17 +90,19 @@ class Run:
         torch.manual_seed(config.seed)
         device = device_for(config)
         self.records: list[EpochRecord] = []
-        # Channels last is the layout of the pixels; convolutions train up to twice as fast in it.
-        self._model = _laid_out(model, torch.channels_last).to(device)
+        self._normalise = PixelNormalization(dataset.contract.mean, dataset.contract.std)
+        self._layout = _fastest_layout(model, self._normalise(torch.from_numpy(dataset.train.images[:2])))
+        self._normalise.to(device)
+        self._model = _laid_out(model, self._layout).to(device)
         self._dataset = dataset
         self._config = config
         self._device = device
         self._precision = Precision(device, is_mixed=config.mixed_precision)
-        self._normalise = PixelNormalization(dataset.contract.mean, dataset.contract.std).to(device)
         self._loss = training_loss(config, dataset.train.targets, len(dataset.labels))
+        self._classes = len(dataset.labels)
         self._choices = torch.Generator().manual_seed(config.seed)  # of order and augmentation
         self._optimizer = _optimizer(model, config)
-        self.steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
+        self.steps_per_epoch = config.steps(len(dataset.train))
         self._best: dict[str, Tensor] | None = None
 
     @property
@@ -189,7 +193,10 @@ class Run:
 
     def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with self._precision.autocast():
-            logits = self._model(self._normalise(images))
+            logits = self._model(self._normalise(images).contiguous(memory_format=self._layout))
+            require_logits(
+                logits, "while it trains, the network", instances=len(images), classes=self._classes
+            )
             loss = self._loss(logits, targets)
         self._optimizer.zero_grad()
         self._precision.step(loss, self._optimizer)
@@ -202,7 +209,6 @@ class Run:
         return rate
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # Of nearly equal size: a last batch of one instance would have no batch statistics.
         split = self._dataset.train
         images, targets = torch.from_numpy(split.images), torch.from_numpy(split.targets)
         order = torch.randperm(len(split), generator=self._choices)
@@ -226,6 +232,24 @@ def _laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
     return arranged
 
 
+def _fastest_layout(model: nn.Module, pixels: Tensor) -> torch.memory_format:
+    """Channels last, in which convolutions train up to twice as fast, where the network can be run in it.
+
+    Args:
+        model: Not modified.
+        pixels: float32 [N, C, H, W], to try it with.
+    """
+    try:
+        with evaluating(model), torch.no_grad():
+            _laid_out(model, torch.channels_last)(pixels.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:  # it holds a `view` of what then lies otherwise in memory
+        return torch.contiguous_format
+    else:
+        return torch.channels_last
+    finally:
+        _laid_out(model, torch.contiguous_format)
+
+
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "adam":
@@ -233,9 +257,15 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
 
 
-def _check_batch_size(model: nn.Module, config: TrainConfig) -> None:
-    if config.batch_size == 1 and any(batch_norms(model)):
+def _require_learnable(model: nn.Module, dataset: ImageDataset, config: TrainConfig) -> None:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InvalidConfig(f"--epochs {config.epochs}: the network has nothing to learn; say --epochs 0")
+    if not any(batch_norms(model)):
+        return
+    if config.batch_size == 1:
         raise InvalidConfig("--batch-size 1: a BatchNorm cannot learn from batches of one; at least 2")
+    if len(dataset.train) == 1:
+        raise DataError(f"{dataset.name}: a single training picture; a BatchNorm cannot learn from it")
 
 
 def _right(logits: Tensor, targets: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from model_export.errors import VerificationFailed
+from model_export.errors import ModelError, VerificationFailed
 from model_export.folding import FoldRefused, count_affine_maps, fold
 from model_export.folding.trace import capture
 from model_export.records import Objective
@@ -91,6 +92,28 @@ def test_refuses_by_name(norm: nn.Module, reason: str) -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3), norm)
     with pytest.raises(FoldRefused, match=f"1: {reason}"):
         fold(model, (torch.randn(2, 1, 5, 5),))
+
+
+class ForOneBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, -1)
+
+
+class Choosing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("model", "meaning"), [(ForOneBatch(), "batches of one size"), (Choosing(), "`torch.where` choose")]
+)
+def test_what_cannot_be_traced_is_said_in_one_line(
+    model: nn.Module, meaning: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sentence = rf"{type(model).__name__} cannot be exported: [^\n]*{meaning}[^\n]*"
+    with pytest.raises(ModelError, match=f"^{sentence}$"):
+        fold(model, (torch.randn(2, 1, 5, 5),), dynamic_shapes=({0: Dim("batch")},))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_model_is_not_modified() -> None:

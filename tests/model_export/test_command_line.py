@@ -152,6 +152,7 @@ def test_a_wrong_command_line_is_refused(
         # All of these would otherwise be found out after the training.
         (["run", "--repository", "/dev/null"], 1, "--repository /dev/null: /dev/null is not a folder"),
         (["run", "--calibrate-on", "nowhere"], 2, "--calibrate-on nowhere: no such file or folder"),
+        (["run", "--calibrate-on", "."], 2, "--calibrate-on .: no pictures (files ending in .jpg"),
         (
             ["run", "--model", f"{__name__}:without_statistics"],
             1,

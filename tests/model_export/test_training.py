@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor, nn
 
+from model_export.calibration import PixelBatches, recalibrate
 from model_export.config import TrainConfig
-from model_export.errors import InvalidConfig, TrainingDiverged
+from model_export.errors import DataError, InvalidConfig, ModelError, TrainingDiverged
 from model_export.evaluation import accuracy
 from model_export.training import train
 from model_export.training.augmentation import augment
@@ -69,8 +70,65 @@ def test_same_seed_same_weights(config: TrainConfig) -> None:
     assert not same(runs[0], runs[2])
 
 
-def test_a_last_batch_of_one_does_not_happen() -> None:
-    train(small_network(), drawn_dataset(size=33), replace(CONFIG, epochs=1))
+@pytest.mark.parametrize(("size", "batch_size"), [(33, 16), (33, 2), (3, 2)])
+def test_a_last_batch_of_one_does_not_happen(size: int, batch_size: int) -> None:
+    """A BatchNorm without positions has no batch statistics of a single instance."""
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 4))
+    train(network, drawn_dataset(size=size), replace(CONFIG, epochs=1, batch_size=batch_size))
+
+
+@given(instances=st.integers(1, 999), batch_size=st.integers(1, 99))
+def test_an_epoch_is_cut_into_nearly_equal_batches(instances: int, batch_size: int) -> None:
+    steps = TrainConfig(batch_size=batch_size).steps(instances)
+    sizes = {len(part) for part in torch.arange(instances).tensor_split(steps)}
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= max(batch_size, 3)
+    assert (1 in sizes) == (1 in (instances, batch_size))
+
+
+class Viewing(nn.Module):
+    """As in many a tutorial: a `view` that asks for channels first in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4 * 64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(self.conv(x)).relu().view(-1, 4 * 64))
+        return logits
+
+
+def test_a_network_that_asks_for_channels_first_learns_too() -> None:
+    model = Viewing()
+    train(model, drawn_dataset(), CONFIG)
+    batches = PixelBatches(drawn_dataset().validation.images, drawn_dataset().contract)
+    recalibrate(model, batches)
+    assert accuracy(model, drawn_dataset(), "test", name="unfolded").value > 0.9
+
+
+def test_a_network_without_parameters_has_nothing_to_learn() -> None:
+    with pytest.raises(InvalidConfig, match="--epochs 4: the network has nothing to learn; say --epochs 0"):
+        train(nn.Flatten(), drawn_dataset(), CONFIG)
+
+
+class WithAuxiliaryLogits(nn.Module):
+    """As some networks have them while they train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = small_network()
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits: Tensor = self.network(x)
+        return (logits, logits) if self.training else logits
+
+
+def test_another_answer_while_training_is_refused() -> None:
+    complaint = r"while it trains, the network must return logits of shape \(N, 4\).*: a tuple"
+    with pytest.raises(ModelError, match=complaint):
+        train(WithAuxiliaryLogits(), drawn_dataset(), CONFIG)
 
 
 def test_progress_is_shown() -> None:
@@ -235,6 +293,8 @@ def test_impossible_values_are_refused(changes: dict[str, float]) -> None:
 def test_batches_of_one_are_refused_where_there_is_a_batch_norm() -> None:
     with pytest.raises(InvalidConfig, match="--batch-size 1"):
         train(small_network(), drawn_dataset(), replace(CONFIG, batch_size=1))
+    with pytest.raises(DataError, match="a single training picture"):
+        train(small_network(), drawn_dataset(size=1), CONFIG)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")

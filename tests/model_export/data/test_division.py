@@ -12,6 +12,7 @@ from model_export.data.division import divide, thin
 from model_export.errors import DataError
 
 CLASS_SIZES = st.lists(st.integers(4, 40), min_size=1, max_size=6)
+NAMES = "abcdef"
 SHARES = st.lists(st.floats(0.01, 0.3), min_size=1, max_size=3)
 
 
@@ -23,7 +24,7 @@ def targets_of(sizes: list[int]) -> NDArray[np.int64]:
 @given(sizes=CLASS_SIZES, shares=SHARES, seed=st.integers(0, 99))
 def test_parts_are_disjoint_complete_and_stratified(sizes: list[int], shares: list[float], seed: int) -> None:
     targets = targets_of(sizes)
-    parts = divide(targets, shares, seed)
+    parts = divide(targets, shares, seed, classes=NAMES)
     assert sorted(np.concatenate(parts)) == list(range(len(targets)))
     for part, share in zip(parts, shares, strict=False):
         counts = np.bincount(targets[part], minlength=len(sizes))
@@ -35,19 +36,23 @@ def test_parts_are_disjoint_complete_and_stratified(sizes: list[int], shares: li
 @given(sizes=CLASS_SIZES, seed=st.integers(0, 99))
 def test_the_seed_decides(sizes: list[int], seed: int) -> None:
     targets = targets_of([size + 10 for size in sizes])
-    first, again, other = (divide(targets, [0.3], s)[0].tolist() for s in (seed, seed, seed + 1))
+    first, again, other = (
+        divide(targets, [0.3], s, classes=NAMES)[0].tolist() for s in (seed, seed, seed + 1)
+    )
     assert first == again
     assert first != other
 
 
 def test_a_class_too_small_for_every_split_is_refused() -> None:
-    with pytest.raises(DataError, match=r"class 1 has 2 instance\(s\), too few for 3 splits"):
-        divide(np.array([0, 0, 0, 1, 1]), [0.1, 0.2], seed=0)
+    with pytest.raises(DataError, match=r"class 'bee' has 2 picture\(s\), too few for 3 splits; at least 3"):
+        divide(np.array([0, 0, 0, 1, 1]), [0.1, 0.2], seed=0, classes=("ant", "bee"))
+    with pytest.raises(DataError, match=r"there are 2 picture\(s\), too few for 3 splits; at least 3$"):
+        divide(np.eye(2, dtype=np.int64), [0.1, 0.2], seed=0, classes=("ant", "bee"))
 
 
 def test_a_multilabel_matrix_is_divided_too() -> None:
     targets = np.random.default_rng(0).integers(0, 2, (20, 5))
-    held_back, rest = divide(targets, [0.25], seed=0)
+    held_back, rest = divide(targets, [0.25], seed=0, classes=NAMES)
     assert (len(held_back), len(rest)) == (5, 15)
 
 

@@ -1,0 +1,5 @@
+"""A module that cannot be imported: a script that wants arguments."""
+
+import sys
+
+sys.exit("usage: train DATA")
