@@ -16,6 +16,7 @@ import pytest
 from service.hardware import available_cpus
 from service.server import fleet, most_workers
 from tests.model_files import TinyModel, png, write_model
+from tests.service.api.collector import collecting
 from tests.service.test_process import TIMEOUT_S, Service, run, running
 
 pytestmark = pytest.mark.e2e
@@ -56,6 +57,26 @@ async def all_ready(service: Service) -> None:
     async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
         while ALL_READY not in (await client.get("/metrics")).text:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
+
+
+async def test_every_worker_sends_its_traces_before_it_ends(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    with collecting() as collector:
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            running(tmp_path, "--otlp-endpoint", collector.endpoint, workers=2) as service,
+        ):
+            await all_ready(service)
+            await asyncio.gather(*(predict(service.url) for _ in range(8)))
+            service.process.terminate()
+            assert await service.process.wait() == 0
+    roots = collector.named("POST /predict")
+    assert len(roots) == 8
+    for root in roots:
+        children = {span.name for span in collector.spans if span.parent_span_id == root.span_id}
+        assert children == {"receive", "decode", "queue", "inference", "serialize"}
+    linked = {link.span_id for batch in collector.named("batch") for link in batch.links}
+    assert linked == {span.span_id for span in collector.named("inference")}
 
 
 async def test_connections_are_shared_and_metrics_are_of_all(tmp_path: Path) -> None:
