@@ -79,7 +79,10 @@ class Connection(asyncio.Protocol):
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser; what is no HTTP breaks the connection."""
+        """Feeds the parser; what is no HTTP, or no answer to anything, breaks the connection."""
+        if self._on_answer is None:  # a server says 408 to who keeps it waiting
+            self._transport.abort()
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:

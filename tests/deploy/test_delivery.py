@@ -124,7 +124,7 @@ def watched(folder: Path, receiver: Receiver, free_port: Callable[[], int]) -> I
     start = f"env FAULT_FILE={fault} {sys.executable} -m tests.deploy.faulty --repository {folder / 'models'}"
     limits = f"--workers 1 --threads 1 --max-queue-size {QUEUE} --default-deadline-ms 25000"
     with (
-        target.running(service, f"{start} {limits} --shutdown-grace-s 0"),
+        target.running(service, f"{start} {limits} --reload-interval-s 0.2 --shutdown-grace-s 0"),
         monitoring(addresses, "200ms", folder / "rules.yaml", folder / "alertmanager.yaml"),
         httpx.Client(base_url=service, timeout=TIMEOUT_S) as client,
     ):
@@ -158,6 +158,16 @@ def test_a_bad_engine_burns_its_own_budget_until_it_is_mended(
         while alert not in receiver.resolved:
             service.predict()
             assert time.monotonic() < ends, receiver.resolved
+
+
+def test_a_version_that_is_refused_is_told(
+    tmp_path: Path, receiver: Receiver, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    with watched(tmp_path, receiver, unused_tcp_port_factory) as service:
+        write_model(tmp_path / "models", version="2", fault="wrong_logits")
+        told = _until_told(receiver, "FoldserveReloadFailed", lambda: service.client.get("/livez"))
+        assert told == {"FoldserveReloadFailed"}
+        assert service.predict() == 200
 
 
 def test_a_full_queue_is_told(

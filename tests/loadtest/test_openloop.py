@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections import Counter
+from urllib.parse import urlsplit
 
 import pytest
 
 from loadtest import openloop
 from loadtest.answers import NO_ANSWER, OK
 from loadtest.bodies import Body, encode
+from loadtest.connection import Connection
 from loadtest.measurement import Health, Recording, percentile
 from loadtest.objective import parse
 from loadtest.pictures import Picture
@@ -73,6 +76,24 @@ def test_a_connection_that_breaks_costs_one_arrival_and_is_replaced() -> None:
     with serving(hangs_up_on_the_third) as url:
         recording = openloop.run(url, _moments(10), BODIES, max_connections=1)
     assert _kinds(recording) == {OK: 9, NO_ANSWER: 1}
+
+
+async def test_a_connection_that_is_told_something_unasked_is_given_up() -> None:
+    """As by a service that would wait no longer for a request."""
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+
+    def hurry(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hurry, "127.0.0.1", 0)
+    async with server, asyncio.timeout(10):
+        host, port = server.sockets[0].getsockname()
+        connection = await Connection.open(urlsplit(f"http://{host}:{port}"))
+        while connection.is_open:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.001)
+    assert not faults
 
 
 def test_nobody_there(unused_tcp_port: int) -> None:
