@@ -122,6 +122,8 @@ class Framework:
 
     async def _answer_invalid(self, request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return await self._answer_refusal(request, MalformedBody("the body is no JSON"))
         where = ".".join(str(part) for part in first["loc"])
         return await self._answer_refusal(request, InvalidParameter(f"{where}: {first['msg']}"))
 

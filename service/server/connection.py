@@ -27,6 +27,7 @@ _RETRY_S: Final = 1.0
 
 # As uvicorn writes it, at once and before the response.
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_VERSIONS: Final = ("1.0", "1.1")
 
 
 class _OneWrite:
@@ -101,6 +102,8 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._refusal: RequestError | None = None
         self._is_refused = False
+        self._owed: RequestError | None = None
+        self._has_offer = False
         self._on_leave: OnLeave | None = None
         self._extensions = {DISCONNECT_EXTENSION: {"watch": self._watch}}
 
@@ -156,7 +159,7 @@ class Connection(HttpToolsProtocol):
         if self._door.is_watched and self._is_between() and self._is_refused_at_door(data):
             return
         self._head_bytes += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self._is_in_head and not self._is_refused:
             if self._head_bytes > self._limits.max_header_bytes:
                 self._refuse(self._headers_too_large())
@@ -165,6 +168,26 @@ class Connection(HttpToolsProtocol):
         elif self._head_bytes > self._limits.max_header_bytes and self._is_in_body():
             # Chunk extensions and trailers: nobody reads them, and no limit of the body counts them.
             self._refuse(self._headers_too_large())
+
+    def _feed(self, data: bytes) -> None:
+        """As uvicorn does, but every offer of another protocol is declined: the request is read without it.
+
+        httptools takes what follows the headers of such a request for that protocol, and so loses its body.
+        Source: RFC 9110, section 7.8.
+        """
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._has_offer = False
+            self._feed(self._head_without_offer() + data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _head_without_offer(self) -> bytes:
+        line = b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)
+        headers = (b"%s: %s" % header for header in self.headers if header[0] != b"upgrade")
+        return b"\r\n".join((line, *headers, b"", b""))
 
     # The parser's side.
 
@@ -186,6 +209,11 @@ class Connection(HttpToolsProtocol):
             self._refusal = self._headers_too_large()
             raise httptools.HttpParserError("headers too large")
         self._head_bytes = 0
+        if self.parser.get_http_version() not in _VERSIONS or self.parser.get_method() == b"CONNECT":
+            raise httptools.HttpParserError("another protocol")
+        self._has_offer = self.parser.should_upgrade()
+        if self._has_offer:
+            return  # it comes again
         self._has_begun = True
         super().on_headers_complete()
         # `write`, `close` and `is_closing` is all that a cycle asks of its transport.
@@ -196,6 +224,11 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        """The body has ended, unless there is an offer, which hides it."""
+        if not self._has_offer:
+            super().on_message_complete()
+
     def _is_in_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body and not self._is_refused
 
@@ -204,6 +237,8 @@ class Connection(HttpToolsProtocol):
         self._on_leave = None
         self._head_bytes = 0
         super().on_response_complete()
+        if self._owed is not None and self.is_idle:
+            self._refuse(self._owed)
 
     def _exact_head_bytes(self) -> int:
         """What was received may hold a body, or another request, as well."""
@@ -251,9 +286,13 @@ class Connection(HttpToolsProtocol):
         self._refuse(self._refusal or MalformedBody("this is not a valid HTTP/1.1 request"))
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer without the application, and close in stages."""
+        """Answer without the application, and close in stages. Who asked before is answered before."""
         self._is_refused = True
         self._disarm()
+        if not (self.is_idle or self.cycle.more_body):
+            self._owed = error
+            return
+        self._owed = None
         if self.transport.is_closing():
             return
         request_id = make_request_id()

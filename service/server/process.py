@@ -95,7 +95,14 @@ class Server(uvicorn.Server):
         """Serve a connection that has been accepted."""
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
-        arriving = loop.connect_accepted_socket(self._make_connection, connection, ssl=self.config.ssl)
+        context = self.config.ssl
+        arriving = loop.connect_accepted_socket(
+            self._make_connection,
+            connection,
+            ssl=context,
+            # Until then there is no connection whose clock could tick.
+            ssl_handshake_timeout=None if context is None else self.settings.header_timeout_ms / 1000,
+        )
         task = loop.create_task(arriving)
         self._arriving.add(task)
         task.add_done_callback(self._arrived)

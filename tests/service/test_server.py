@@ -271,6 +271,55 @@ async def test_too_large_headers_are_answered_431(serve: Serve, pieces: list[byt
         assert answer.headers["connection"] == "close"
 
 
+JAVA = (
+    "Connection: Upgrade, HTTP2-Settings",
+    "Upgrade: h2c",
+    "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA",
+)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 1000])
+async def test_an_offer_of_another_protocol_is_declined_and_its_request_answered(
+    serve: Serve, pieces: int
+) -> None:
+    """As Java's HTTP client sends it with every request, with a body or without."""
+    sent = (
+        request(IMAGE, None, *JAVA) + GET.replace(b"Host", b"Connection: Upgrade\r\nUpgrade: x\r\nHost") + GET
+    )
+    step = -(-len(sent) // pieces)
+    async with serve() as served, served.connected() as wire:
+        for start in range(0, len(sent), step):
+            await wire.send(sent[start : start + step])
+        assert [(await wire.answer()).status for _ in range(3)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /livez HTTP/2.0", b"GET /livez", b"CONNECT /livez HTTP/1.1", b"CONNECT x:443 HTTP/1.1"]
+)
+async def test_another_protocol_is_refused(serve: Serve, line: bytes) -> None:
+    offer = b"\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    async with serve() as served, served.connected() as wire:
+        await wire.send(line + offer)
+        assert (await wire.answer()).reason is Reason.MALFORMED_BODY
+        assert await wire.ended()
+
+
+@pytest.mark.parametrize(
+    ("next_one", "reason"),
+    [(b"WHAT\r\n\r\n", Reason.MALFORMED_BODY), (b"GET / HTTP/1.1\r\nX: ", Reason.SLOW_CLIENT)],
+)
+async def test_who_asked_before_is_answered_before(serve: Serve, next_one: bytes, reason: Reason) -> None:
+    async with serve(header_timeout_ms=50) as served, served.connected() as wire:
+        served.gate.shut()
+        await wire.send(request() + request() + next_one)
+        await served.gate.occupied()
+        await asyncio.sleep(0.1)  # the deadline of the next one's headers is what is tried
+        served.gate.open()
+        assert [(await wire.answer()).status for _ in range(2)] == [200, 200]
+        assert (await wire.answer()).reason is reason
+        assert await wire.ended()
+
+
 async def test_a_large_body_is_not_taken_for_headers(serve: Serve) -> None:
     async with serve(max_header_bytes=1024) as served, served.connected() as wire:
         for _ in range(2):

@@ -7,6 +7,7 @@ import shutil
 import ssl
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -57,6 +58,28 @@ async def test_the_port_speaks_https_and_nothing_else(tmp_path: Path, workers: s
                     await plain.get("/readyz")
         service.process.terminate()
         assert await service.process.wait() == 0
+
+
+@needs_openssl
+@pytest.mark.e2e
+async def test_who_does_not_shake_hands_is_hung_up_on(tmp_path: Path) -> None:
+    write_model(tmp_path / "models")
+    certificate, key = self_signed(tmp_path)
+    flags = (
+        "--tls-certificate-file",
+        str(certificate),
+        "--tls-key-file",
+        str(key),
+        "--header-timeout-ms",
+        "100",
+    )
+    async with asyncio.timeout(TIMEOUT_S), started(tmp_path / "models", *flags) as service:
+        address = urlsplit(service.url)
+        for said in (b"", b"\x16\x03\x01"):
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.write(said)
+            assert await reader.read() == b""
+            writer.close()
 
 
 @needs_openssl

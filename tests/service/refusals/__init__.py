@@ -1,0 +1,1 @@
+"""Requests that no good client would send, each with the answer that it must get."""
