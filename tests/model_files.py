@@ -63,6 +63,7 @@ Fault = Literal[
     "no_tolerance",
     "unknown_operator",
     "outside_weights",
+    "weights_beside",
     "too_large",
 ]
 OPSET: Final = 20
@@ -138,6 +139,8 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / precision.file_name
     proto = _graph(model, task, fault)
+    if fault in _ELSEWHERE:
+        (folder / _ELSEWHERE[fault]).write_bytes(model.weights.tobytes())
     metadata = _metadata(model, name, version, precision, labels, task)
     helper.set_model_props(proto, _props(metadata.model_copy(update={"reference": reference}), fault))
     _write(path, proto.SerializeToString(), fault)
@@ -269,8 +272,8 @@ def _graph(model: TinyModel, task: Task, fault: Fault | None) -> onnx.ModelProto
         "bias": bias,
     }
     tensors = [numpy_helper.from_array(value, constant) for constant, value in constants.items()]
-    if fault == "outside_weights":
-        _move_out(tensors[1])
+    if fault in _ELSEWHERE:
+        _move_out(tensors[1], _ELSEWHERE[fault])
     outputs = [(name, TensorProto.FLOAT, [batch, len(model.bias)]) for name in (scores, "probabilities")]
     graph = helper.make_graph(
         nodes,
@@ -295,8 +298,12 @@ def _hungry(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     ]
 
 
-def _move_out(tensor: TensorProto) -> None:
-    """The numbers are read from a file outside the version's folder."""
+# Where the weights are then, from the version's folder.
+_ELSEWHERE: dict[Fault, str] = {"outside_weights": "../../secret.bin", "weights_beside": "weights.bin"}
+
+
+def _move_out(tensor: TensorProto, location: str) -> None:
+    """The numbers are read from another file."""
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../../secret.bin")
+    tensor.external_data.add(key="location", value=location)

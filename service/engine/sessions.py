@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnxruntime
@@ -14,10 +16,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.engine.binding import leave_uncaptured
 from service.engine.providers import NAMES, Kind, Provider, chain, missing_part
-from service.errors import InvalidFile, LoadFailed, ModelRejected, ProviderUnavailable
+from service.errors import ContractMismatch, InvalidFile, LoadFailed, ModelRejected, ProviderUnavailable
 from service.hardware import has_driver
 
 logger = logging.getLogger(__name__)
+
+# Where weights outside the model file are looked for. A version is one file: below a device nothing lies.
+_WEIGHTS_BESIDE: Final = "session.model_external_initializers_file_folder_path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ def open_session(path: Path, options: EngineOptions, threads: int) -> OpenSessio
 
     Raises:
         InvalidFile: No ONNX file.
+        ContractMismatch: Its weights are not inside.
         LoadFailed: The runtime cannot build a session from it.
         ProviderUnavailable: ``cuda`` or ``tensorrt`` was asked for and is not to be had.
     """
@@ -114,6 +120,10 @@ def _build(path: Path, kind: Kind, options: EngineOptions, threads: int) -> Open
 
 def _build_fault(path: Path, kind: Kind, message: str) -> ModelRejected | ProviderUnavailable:
     """Whose fault a failed build is: the file's, or the GPU's (then its message speaks of CUDA)."""
+    if "External data path" in message:
+        return ContractMismatch(
+            f"{path}: its weights lie in another file, which no checksum covers; export it with them inside"
+        )
     if kind != "cpu" and ("CUDA" in message or "TensorRT" in message or "EP Error" in message):
         return ProviderUnavailable(f"execution provider {kind} was asked for, but it failed: {message}")
     return LoadFailed(f"{path}: the runtime cannot build a session: {message}")
@@ -143,5 +153,6 @@ def _session_options(threads: int, allow_spinning: bool) -> onnxruntime.SessionO
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3  # errors; a model's harmless warnings are not the operator's business
+    settings.add_session_config_entry(_WEIGHTS_BESIDE, os.devnull)
     settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(allow_spinning)))
     return settings

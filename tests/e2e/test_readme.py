@@ -21,7 +21,9 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-CURLS = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if block.startswith("curl")]
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+CURLS = [block for block in BLOCKS if block.startswith("curl")]
+BINARY = [block for block in BLOCKS if "Inference-Header-Content-Length" in block]
 PROTOCOLS = [block for block in CURLS if "/models/" in block]
 EXAMPLES = [block for block in CURLS if block not in PROTOCOLS]
 
@@ -69,3 +71,9 @@ def _probabilities(answer: Any) -> list[float]:
 def test_every_protocol_finds_the_seven(example: str, served: Served) -> None:
     probabilities = _probabilities(_answer(example, served))
     assert probabilities.index(max(probabilities)) == 7
+
+
+def test_binary_pixels_are_answered(served: Served) -> None:
+    (example,) = BINARY
+    probabilities = _probabilities(_answer(example, served))
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)

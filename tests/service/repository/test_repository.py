@@ -51,7 +51,8 @@ REJECTIONS: dict[Fault, type[ModelRejected]] = {
     "undecodable_selftest": SelfTestFailed,
     "no_tolerance": SelfTestFailed,
     "unknown_operator": LoadFailed,
-    "outside_weights": LoadFailed,
+    "outside_weights": ContractMismatch,
+    "weights_beside": ContractMismatch,
 }
 
 
