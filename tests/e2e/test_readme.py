@@ -1,4 +1,4 @@
-"""The examples of the README, typed as they stand there."""
+"""The examples of the README and of the page on protocols, typed as they stand there."""
 
 from __future__ import annotations
 
@@ -21,9 +21,21 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-CURLS = [block for block in BLOCKS if block.startswith("curl")]
-BINARY = [block for block in BLOCKS if "Inference-Header-Content-Length" in block]
+
+
+def _examples(text: str) -> list[str]:
+    return [
+        block
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        if "http://127.0.0.1:8000/" in block
+    ]
+
+
+CURLS = [block for block in _examples(README) if block.startswith("curl")]
+MORE = [
+    *(block for block in _examples(README) if block not in CURLS),
+    *_examples((ROOT / "docs" / "protocol.md").read_text()),
+]
 PROTOCOLS = [block for block in CURLS if "/models/" in block]
 EXAMPLES = [block for block in CURLS if block not in PROTOCOLS]
 
@@ -73,7 +85,6 @@ def test_every_protocol_finds_the_seven(example: str, served: Served) -> None:
     assert probabilities.index(max(probabilities)) == 7
 
 
-def test_binary_pixels_are_answered(served: Served) -> None:
-    (example,) = BINARY
-    probabilities = _probabilities(_answer(example, served))
-    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+@pytest.mark.parametrize("example", MORE, ids=range(len(MORE)))
+def test_every_other_request_is_answered(example: str, served: Served) -> None:
+    assert "error" not in _answer(example, served)
