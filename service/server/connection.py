@@ -200,14 +200,12 @@ class Connection(HttpToolsProtocol):
         scope[RECEIVED_KEY] = time.monotonic()
 
     def on_headers_complete(self) -> None:
-        """Hand the request to the application, unless its headers are too large."""
+        """Hand the request to the application, unless its head must be refused."""
         self._is_in_head = False
         self._disarm()
-        if self._head_bytes > self._limits.max_header_bytes and self._exact_head_bytes() > (
-            self._limits.max_header_bytes
-        ):
-            self._refusal = self._headers_too_large()
-            raise httptools.HttpParserError("headers too large")
+        self._refusal = self._why_not_this_head()
+        if self._refusal is not None:
+            raise httptools.HttpParserError(self._refusal.detail)
         self._head_bytes = 0
         if self.parser.get_http_version() not in _VERSIONS or self.parser.get_method() == b"CONNECT":
             raise httptools.HttpParserError("another protocol")
@@ -239,6 +237,15 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self._owed is not None and self.is_idle:
             self._refuse(self._owed)
+
+    def _why_not_this_head(self) -> RequestError | None:
+        limit = self._limits.max_header_bytes
+        if self._head_bytes > limit and self._exact_head_bytes() > limit:
+            return self._headers_too_large()
+        hosts = [name for name, _ in self.headers if name == b"host"]
+        if len(hosts) != 1 and self.parser.get_http_version() == "1.1":  # RFC 9112, section 3.2
+            return MalformedBody(f"a request of HTTP/1.1 has one header `Host`; this one has {len(hosts)}")
+        return None
 
     def _exact_head_bytes(self) -> int:
         """What was received may hold a body, or another request, as well."""

@@ -41,7 +41,7 @@ _ROUTE: Final = "/predict"
 _BEGIN: Final = b"POST /predict"
 _VERSION: Final = b" HTTP/1.1"
 _HEAD_END: Final = b"\r\n\r\n"
-_LENGTH, _PATIENCE, _ID = b"content-length", b"x-request-timeout-ms", b"x-request-id"
+_LENGTH, _PATIENCE, _ID, _HOST = b"content-length", b"x-request-timeout-ms", b"x-request-id", b"host"
 # With these a request is more than its head and its body; the usual way knows how to deal with it. A client's
 # own id is checked and echoed there, too.
 _NOT_PLAIN: Final = (b"transfer-encoding", b"expect", b"connection", b"upgrade", _ID)
@@ -97,7 +97,7 @@ class Door:
         self._journal = application.journal
         self._inference = application.inference
         self._routing_header = self._inference.limits.routing_header
-        names = b"|".join(map(re.escape, (_LENGTH, _PATIENCE, *_NOT_PLAIN, self._routing_header)))
+        names = b"|".join(map(re.escape, (_LENGTH, _PATIENCE, _HOST, *_NOT_PLAIN, self._routing_header)))
         self._header = re.compile(rb"\r\n(" + names + rb"):[ \t]*([^\r\n]*)", re.IGNORECASE)
         self._until = 0.0
         self._verdicts: dict[tuple[Batcher, float], _Verdict] = {}
@@ -144,6 +144,7 @@ class Door:
         # One of a kind, and no line that another parser would end elsewhere.
         is_plain = (
             len(headers) == len(found)
+            and _HOST in headers
             and headers.keys().isdisjoint(_NOT_PLAIN)
             and data.count(b"\n", 0, end) == data.count(b"\r\n", 0, end)
         )

@@ -97,6 +97,8 @@ LET_THROUGH = {
     "an older version": (request().replace(b"HTTP/1.1", b"HTTP/1.0"), 503),
     "an id of the client's": (request(IMAGE, None, "X-Request-ID: mine"), 503),
     "a connection to be closed": (request(IMAGE, None, "Connection: close"), 503),
+    "no host": (request().replace(b"Host: x\r\n", b""), 400),
+    "two hosts": (request(IMAGE, None, "Host: y"), 400),
     "two lengths": (request(IMAGE, None, f"Content-Length: {len(IMAGE)}"), 400),
     "a bare line feed": (request(IMAGE, None, "X-A: b\nX-C: d"), 400),
     "a patience that is none": (request(IMAGE, None, "X-Request-Timeout-Ms: soon"), 400),

@@ -336,6 +336,21 @@ async def test_what_is_no_http_is_answered_400(serve: Serve, sent: bytes) -> Non
         assert (await wire.answer()).reason is Reason.MALFORMED_BODY
 
 
+@pytest.mark.parametrize(
+    ("hosts", "version", "status"),
+    [
+        (b"", b"1.1", 400),
+        (b"Host: x\r\nHost: x\r\n", b"1.1", 400),
+        (b"Host:\r\n", b"1.1", 200),
+        (b"", b"1.0", 200),
+    ],
+)
+async def test_a_request_names_its_host_once(serve: Serve, hosts: bytes, version: bytes, status: int) -> None:
+    async with serve() as served, served.connected() as wire:
+        await wire.send(b"GET /livez HTTP/%b\r\n%b\r\n" % (version, hosts))
+        assert (await wire.answer()).status == status
+
+
 async def test_a_refused_upload_hears_why_before_the_connection_ends(serve: Serve) -> None:
     async with serve(max_body_bytes=1024) as served, served.connected() as wire:
         await wire.send(request(b"", length=4_000_000))
@@ -513,7 +528,7 @@ async def test_bodies_that_announce_nothing_are_counted_as_they_come(serve: Serv
         await slow.send(request(b"x" * 10, length=2000))
         await until(lambda: served.metric("foldserve_inflight_requests") == 1)
         async with served.connected() as wire:
-            await wire.send(b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await wire.send(CHUNKED)
             await wire.send(b"3e8\r\n" + b"y" * 1000 + b"\r\n")
             await until(lambda: served.metric("foldserve_inflight_requests") == 2)
             await wire.send(b"3e8\r\n" + b"y" * 1000 + b"\r\n0\r\n\r\n")
