@@ -6,16 +6,18 @@
 
     steady     the load alone
     reloading  the same load, while one version after the other is published, by a rename, as soon as the one
-               before it serves
+               before it answers every client
 
 The service is a real process with a real folder. Its clients each send one image after the other, so it is
-always busy. A request that is not answered 200 is a failure, and one is too many.
+always busy, and see in their answers who serves. A request that is not answered 200 is a failure, and one is
+too many.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import shutil
 import sys
@@ -41,6 +43,9 @@ NAME: Final = "subject"
 READY_TIMEOUT_S: Final = 120.0
 RELOAD_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 0.02
+# In an answer of `/predict`, before the predictions.
+_VERSION: Final = re.compile(rb'"version":"(\d+)"')
+_VERSION_WITHIN: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,9 @@ class Crowd:
     """
 
     def __init__(self, url: str, images: Sequence[bytes]) -> None:
+        self._serving: dict[Connection, bytes] = {}
+        self._awaited = b""
+        self._is_met = asyncio.Event()
         self._address = urlsplit(url)
         self._requests = [
             request_bytes(self._address, "/predict", Body("raw", image, "application/octet-stream", ()))
@@ -99,10 +107,24 @@ class Crowd:
         def answered(connection: Connection, answer: Answer) -> None:
             self._latencies_ms.append((time.perf_counter() - started) * 1e3)
             self._failures += answer.status != 200
+            self._see(connection, answer.content)
             if connection.is_open:
                 self._send(connection)
 
         connection.send(self._requests[self._sent % len(self._requests)], answered)
+
+    def _see(self, connection: Connection, answer: bytes) -> None:
+        found = _VERSION.search(answer, 0, _VERSION_WITHIN)
+        self._serving[connection] = b"" if found is None else found[1]
+        if self._awaited and all(version == self._awaited for version in self._serving.values()):
+            self._is_met.set()
+
+    async def meet(self, version: int) -> None:
+        """Wait until the last answer to every client is of this version."""
+        self._awaited = b"%d" % version
+        self._is_met.clear()
+        await self._is_met.wait()
+        self._awaited = b""
 
     def begin(self) -> None:
         """Forget what was seen until now."""
@@ -135,20 +157,15 @@ async def service(repository: Path, flags: Sequence[str]) -> AsyncIterator[tuple
     await reading
 
 
-async def reload(repository: Path, version: int, client: httpx.AsyncClient) -> float:
-    """Publish a version; seconds until it serves."""
-    staged = repository / NAME / f".publishing-{version}"
-    shutil.copytree(repository / NAME / str(version - 1), staged)
-    staged.rename(staged.with_name(str(version)))
-    published = time.perf_counter()
+async def reload(staged: Path, published: Path, version: int, crowd: Crowd) -> float:
+    """Publish a version and take the one before it away; seconds until it answers everybody."""
+    began = time.perf_counter()
+    (staged / str(version)).rename(published / str(version))
     async with asyncio.timeout(RELOAD_TIMEOUT_S):
-        while True:
-            await asyncio.sleep(_POLL_S)
-            document = (await client.get(f"/models/{NAME}")).json()
-            live = next(line for line in document["versions"] if "live" in line["roles"])
-            if live["version"] == str(version):
-                shutil.rmtree(repository / NAME / str(version - 1))
-                return time.perf_counter() - published
+        await crowd.meet(version)
+    seconds = time.perf_counter() - began
+    (published / str(version - 1)).rename(staged / str(version - 1))
+    return seconds
 
 
 def _memory_bytes(service: psutil.Process) -> int:
@@ -161,12 +178,12 @@ async def measure(model: Path, reloads: int, clients: int, steady_s: float, flag
     metadata = Engine.load(model / Precision.FP32.file_name).metadata
     images = [instance.image for instance in metadata.selftest.instances]
     with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder)
-        shutil.copytree(model, repository / NAME / "1")
-        async with (
-            service(repository, ("--reload-interval-s", "0.1", *flags)) as (url, process),
-            httpx.AsyncClient(base_url=url, timeout=RELOAD_TIMEOUT_S) as client,
-        ):
+        repository, staged = Path(folder, "models"), Path(folder, "staged")
+        published = repository / NAME
+        shutil.copytree(model, published / "1")
+        for version in range(2, reloads + 2):
+            shutil.copytree(published / "1", staged / str(version), copy_function=os.link)
+        async with service(repository, ("--reload-interval-s", "0.1", *flags)) as (url, process):
             crowd = Crowd(url, images)
             await crowd.join(clients)
             await asyncio.sleep(min(2.0, steady_s))
@@ -178,7 +195,7 @@ async def measure(model: Path, reloads: int, clients: int, steady_s: float, flag
             crowd.begin()
             seconds = []
             for version in range(2, reloads + 2):
-                seconds.append(await reload(repository, version, client))
+                seconds.append(await reload(staged, published, version, crowd))
                 if sys.stderr.isatty():
                     print(f"\r{version - 1} of {reloads}", end="\r", file=sys.stderr)
             reloading = crowd.end(_memory_bytes(process))
