@@ -88,7 +88,7 @@ class Application:
         self.repository = make_repository(repository_options(settings), self.metrics)
         self.changes = Changes(self.repository)
         # Decoding releases the GIL; more threads than CPUs would only take turns.
-        self._pool = ThreadPoolExecutor(cpu_share(settings), thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(cpu_share(settings.workers), thread_name_prefix="decode")
         self._gather = gather
         self._access = make_access(settings)
         self._tracer = make_tracer(settings, self.metrics)
@@ -148,6 +148,8 @@ class Application:
         self.has_company_to_come = False
         if workers == 1:
             self._gather = None
+        else:
+            self.repository.share_cpus(cpu_share(workers))
 
     def why_not_ready(self) -> RequestError | None:
         """Why no request should be sent to the service now; None while predictions are answered.

@@ -51,9 +51,9 @@ def make_tracer(settings: Settings, metrics: Metrics) -> Tracer | None:
     return Tracer(exporter, settings.traces_per_s, metrics.trace_counter())
 
 
-def cpu_share(settings: Settings) -> int:
-    """The CPUs that are this worker's; at least one."""
-    return max(1, available_cpus() // (settings.workers or 1))
+def cpu_share(workers: int | None) -> int:
+    """The CPUs that are this worker's, one of so many; at least one. None: those of a lone one."""
+    return max(1, available_cpus() // (workers or 1))
 
 
 def repository_options(settings: Settings) -> RepositoryOptions:
@@ -67,7 +67,7 @@ def repository_options(settings: Settings) -> RepositoryOptions:
         engine=EngineOptions(
             provider=Provider(settings.execution_provider),
             threads=settings.threads,
-            cpus=cpu_share(settings),
+            cpus=cpu_share(settings.workers),
             max_batch_size=settings.max_batch_size,
             cuda_graphs=settings.cuda_graphs,
             tensorrt_cache=settings.tensorrt_cache,

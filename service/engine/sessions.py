@@ -49,6 +49,11 @@ class EngineOptions:
     tensorrt_cache: Path | None = None
 
     @property
+    def has_one_thread(self) -> bool:
+        """Whether an inference has one thread, whatever the model."""
+        return (self.threads or self.cpus) == 1
+
+    @property
     def buckets(self) -> tuple[int, ...]:
         """The batch sizes that are warmed: powers of two up to ``max_batch_size``, and that itself."""
         powers = (1 << power for power in range(self.max_batch_size.bit_length()))

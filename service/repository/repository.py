@@ -142,7 +142,7 @@ class Repository:
         """
         if name not in await self._names():
             return None
-        return await asyncio.to_thread(self._catalogue.plan, name)
+        return await aside(partial(self._catalogue.plan, name), f"plan of {name}")
 
     async def write_plan(self, name: str, plan: Plan) -> None:
         """Put another plan where every process finds it; it is followed at the next look.
@@ -152,7 +152,7 @@ class Repository:
             RemoteUnavailable: The remote does not answer.
         """
         try:
-            await asyncio.to_thread(self._catalogue.write_plan, name, plan)
+            await aside(partial(self._catalogue.write_plan, name, plan), f"plan of {name}")
         except RemoteUnavailable:
             self._metrics.remote_failed("write")
             raise
@@ -218,7 +218,7 @@ class Repository:
             names = await self._names()
             for each in names:
                 if name in (None, each):
-                    shelf = await asyncio.to_thread(self._catalogue.shelf, each)
+                    shelf = await self._shelf(each)
                     await self._follow(shelf, is_asked=is_asked)
             if is_asked and name in self._models and name not in names:
                 self._let_go(self._models[name])
@@ -251,6 +251,10 @@ class Repository:
         return {} if model is None else model.faults()
 
     # Life.
+
+    def share_cpus(self, cpus: int) -> None:
+        """Build what is loaded from now on for so many CPUs: there are other processes like this one."""
+        self.options = replace(self.options, engine=replace(self.options.engine, cpus=cpus))
 
     async def start(self) -> None:
         """Load the highest good version of every model wanted, and what else its plan names, and serve them.
@@ -300,7 +304,7 @@ class Repository:
         return wanted
 
     async def _start_one(self, name: str) -> None:
-        shelf = await asyncio.to_thread(self._catalogue.shelf, name)
+        shelf = await self._shelf(name)
         if shelf.plan_fault is not None:
             raise InvalidConfiguration(shelf.plan_fault)
         await self._follow(shelf, is_asked=True, is_start=True)
@@ -312,6 +316,9 @@ class Repository:
             raise next(refused, InvalidConfiguration(f"{name}: no version that its plan allows"))
 
     # Following the disk.
+
+    async def _shelf(self, name: str) -> Shelf:
+        return await aside(partial(self._catalogue.shelf, name), f"look for {name}")
 
     async def _follow(self, shelf: Shelf, *, is_asked: bool, is_start: bool = False) -> None:
         """Bring one model in line with what lies on disk."""
@@ -362,7 +369,8 @@ class Repository:
         try:
             engine = self._engine_options(is_background=model.is_background(version))
             work = partial(self._build, model.name, version, engine)
-            built = await aside(work, f"load {model.name}/{version}")
+            # A session's further threads would stay as patient as the one that made it.
+            built = await aside(work, f"load {model.name}/{version}", is_patient=engine.has_one_thread)
         except ModelRejected as fault:
             self._refuse(model, version, fault, time.perf_counter() - started)
         except ProviderUnavailable as fault:
@@ -376,8 +384,8 @@ class Repository:
             model.loading = None
 
     async def _has_settled(self, model: Model, version: str) -> bool:
-        return model.has_settled(version) or await asyncio.to_thread(
-            self._catalogue.is_whole, model.name, version
+        return model.has_settled(version) or await aside(
+            partial(self._catalogue.is_whole, model.name, version), f"check {model.name}/{version}"
         )
 
     def _engine_options(self, *, is_background: bool) -> EngineOptions:
@@ -488,7 +496,7 @@ class Repository:
     async def _names(self) -> list[str]:
         """The models wanted, after a look at where the repository lies."""
         try:
-            return await asyncio.to_thread(self._catalogue.names)
+            return await aside(self._catalogue.names, "look for models")
         except RemoteUnavailable:
             self._metrics.remote_failed("look")
             raise

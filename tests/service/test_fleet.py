@@ -13,8 +13,10 @@ import httpx
 import psutil
 import pytest
 
+from service.app import Application, wiring
 from service.hardware import available_cpus
 from service.server import fleet, most_workers
+from service.settings import Settings
 from tests.model_files import TinyModel, png, write_model
 from tests.service.api.collector import collecting
 from tests.service.test_process import TIMEOUT_S, Service, run, running
@@ -222,3 +224,14 @@ def test_workers_are_as_many_as_cpus_as_far_as_the_memory_goes(
     monkeypatch.setattr(fleet, "available_cpus", lambda: cpus)
     monkeypatch.setattr(fleet, "available_memory_bytes", lambda: mebibytes and mebibytes * 2**20)
     assert most_workers() == workers
+
+
+@pytest.mark.parametrize(("company", "cpus"), [(1, 4), (2, 2), (8, 1)])
+async def test_who_gets_company_loads_for_its_share_of_the_cpus_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, company: int, cpus: int
+) -> None:
+    monkeypatch.setattr(wiring, "available_cpus", lambda: 4)
+    application = Application(Settings())
+    assert application.repository.options.engine.cpus == 4
+    application.meet(company)
+    assert application.repository.options.engine.cpus == cpus
