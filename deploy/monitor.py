@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -161,7 +162,12 @@ def _watch(processes: Sequence[Process]) -> None:
     while all(process.poll() is None for process in processes):
         time.sleep(_WATCH_S)
     ended = next(process for process in processes if process.returncode is not None)
-    raise ToolMissing(f"{ended.args!r} ended with status {ended.returncode}")
+    raise ToolMissing(f"{_command(ended)} ended with status {ended.returncode}")
+
+
+def _command(process: Process) -> str:
+    arguments = process.args
+    return shlex.join(map(str, arguments)) if isinstance(arguments, (list, tuple)) else str(arguments)
 
 
 @contextlib.contextmanager
@@ -190,7 +196,7 @@ def _wait_until_ready(process: Process, address: str) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not _is_ready(address):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise ToolMissing(f"{process.args!r} did not get ready at {address}")
+            raise ToolMissing(f"{_command(process)} did not get ready at {address}")
         time.sleep(_POLL_S)
 
 

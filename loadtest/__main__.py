@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from loadtest import (
     bodies,
@@ -27,6 +29,7 @@ from loadtest import (
 )
 from loadtest.measurement import Recording
 
+N = TypeVar("N", int, float)
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 
@@ -78,14 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         default="closed",
         help="closed: users who wait for their answers (locust); the others: arrivals at a fixed schedule",
     )
-    parser.add_argument("--users", type=int, default=8, help="simultaneous users of a closed loop")
+    parser.add_argument("--users", type=_positive(int), default=8, help="simultaneous users of a closed loop")
     parser.add_argument(
         "--rate",
-        type=float,
+        type=_positive(float),
         default=200.0,
         help="arrivals a second of an open loop; where a search for the knee begins",
     )
-    parser.add_argument("--duration", type=int, default=10, help="seconds")
+    parser.add_argument("--duration", type=_positive(int), default=10, help="seconds")
     parser.add_argument(
         "--model", default="", help="models to ask for, a,b; default: the service's own choice"
     )
@@ -93,6 +96,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--objective", default="p99<100ms, errors<0.1%", help="what the run must hold")
     parser.add_argument("--reports", type=Path, default=Path("reports/loadtest"), help="folder of reports")
     return parser
+
+
+def _positive(number: type[N]) -> Callable[[str], N]:
+    """What reads a number above 0, for argparse."""
+
+    def read(text: str) -> N:
+        value = number(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return read
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -142,6 +157,8 @@ def _play(
     sent = bodies.mixed(shown, bodies.DISTINCT, seed=0, models=options.model.split(","))
 
     def play(phases: Sequence[schedule.Phase]) -> Recording:
+        plan = ", ".join(f"{phase.rate_per_s:,.0f}/s for {phase.duration_s:g} s" for phase in phases)
+        print(f"arrivals: {plan} …", file=sys.stderr, flush=True)
         return openloop.run(options.host, schedule.arrivals(phases, seed=0), sent)
 
     if options.shape != "knee":

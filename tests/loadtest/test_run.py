@@ -74,6 +74,14 @@ def test_a_service_that_cannot_start_is_reported(unused_tcp_port: int) -> None:
         pass
 
 
+@pytest.mark.parametrize("option", ["--rate", "--users", "--duration"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_a_load_that_is_none_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([option, value])
+    assert option in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [[], ["--objective", "fast"], ["--pictures", "/nowhere"]])
 def test_nothing_measured_is_status_2(
     options: list[str], unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
