@@ -23,6 +23,7 @@ from deploy.monitor import Addresses, ToolMissing, lay_out, main, monitoring
 from loadtest import target
 from loadtest.measurement import percentile
 from tests.model_files import TinyModel, png, write_model
+from tests.service.api.collector import Collector, collecting
 from tests.service.test_drift import World
 
 pytestmark = [
@@ -70,7 +71,15 @@ def addresses(unused_tcp_port_factory: Callable[[], int]) -> Addresses:
 
 
 @pytest.fixture(scope="module")
-def latencies_s(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[float]]:
+def collector() -> Iterator[Collector]:
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def latencies_s(
+    addresses: Addresses, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[float]]:
     """What several clients at once measured; the engine takes so long that their own time is nothing."""
     folder = tmp_path_factory.mktemp("monitored")
     write_model(folder / "models", reference=World(1, 3).reference())
@@ -79,8 +88,9 @@ def latencies_s(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) 
     start = (
         f"env FAULT_FILE={folder / 'fault'} {sys.executable} -m tests.deploy.faulty --workers 1 --threads 1"
     )
+    flags = f"--repository {folder / 'models'} --otlp-endpoint {collector.endpoint}"
     with (
-        target.running(url, f"{start} --repository {folder / 'models'}"),
+        target.running(url, f"{start} {flags}"),
         monitoring(addresses, "1s"),
         httpx.Client(base_url=url, timeout=TIMEOUT_S) as client,
         ThreadPoolExecutor(CLIENTS) as clients,
@@ -118,6 +128,22 @@ def test_its_quantiles_agree_with_the_clients(prometheus: Prometheus, latencies_
         seen = prometheus.eventually(f"histogram_quantile({p / 100}, {series})", lambda v: v > 0)
         measured = percentile(sorted(latencies_s), p)
         assert abs(bisect_left(edges, seen) - bisect_left(edges, measured)) <= 1
+
+
+def test_its_exemplars_lead_to_traces(prometheus: Prometheus, collector: Collector) -> None:
+    """From a bucket of slow requests to one of them."""
+    window = {"start": str(time.time() - 600), "end": str(time.time() + 600)}
+    deadline = time.monotonic() + TIMEOUT_S
+    shown: set[str] = set()
+    traced: set[str] = set()
+    while not shown or not shown <= traced:
+        assert time.monotonic() < deadline, (shown, traced)
+        time.sleep(0.1)
+        found = prometheus.get(
+            "/query_exemplars", query="foldserve_request_duration_seconds_bucket", **window
+        )
+        shown = {each["labels"]["trace_id"] for series in found for each in series["exemplars"]}
+        traced = {span.trace_id.hex() for span in collector.named("POST /predict")}
 
 
 @pytest.fixture(scope="module")
