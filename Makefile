@@ -175,9 +175,12 @@ EXAMPLES ?= 200
 contract: $(EVERYTHING) ## Random requests for every route of docs/openapi.json, and every answer held to it (EXAMPLES=200)
 	CONTRACT_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/service/test_contract.py $(ARGS)
 
+# Without a network: a file that was brought along, osv.dev's export for PyPI.
+ADVISORIES ?=
+
 .PHONY: audit
-audit: $(AUDIT) ## Known weaknesses of the pinned dependencies; asks a public database, so it needs the network
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict $(ARGS)
+audit: $(AUDIT) ## Pins, installed files, withdrawn releases, known weaknesses; offline with ADVISORIES=all.zip
+	$(BIN)/python -m deploy.audit $(if $(ADVISORIES),--advisories '$(ADVISORIES)') $(ARGS)
 
 .PHONY: sbom
 sbom: $(AUDIT) ## What is installed, as a CycloneDX bill of materials: reports/sbom.json
