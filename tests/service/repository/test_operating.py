@@ -16,6 +16,11 @@ from tests.model_files import write_model
 from tests.service.repository.running import logits, operating, serving, states, versions
 
 
+async def never(name: str) -> Faults:
+    """What a change that is refused in time does not come to."""
+    raise AssertionError(f"{name} was changed")
+
+
 async def test_rollback_goes_down_and_stays(tmp_path: Path) -> None:
     versions(tmp_path, "1", "2", "3")
     async with operating(tmp_path) as (repository, changes):
@@ -187,7 +192,7 @@ async def test_a_refused_change_moves_no_request_meanwhile(tmp_path: Path) -> No
         for change in (
             changes.roll_back("tiny", "4"),
             changes.arrange("tiny", Plan(version="4")),
-            changes.arrange("tiny", Plan(version="3", canary=Canary(version="4", weight=1))),
+            changes.arrange("tiny", Plan(aliases={"old": "1"}, canary=Canary(version="4", weight=1))),
         ):
             with pytest.raises(InvalidParameter, match="version 4 does not serve"):
                 await change
@@ -213,6 +218,7 @@ async def test_a_plan_that_leaves_no_version_to_be_live_is_refused(tmp_path: Pat
     versions(tmp_path, "2")
     write_model(tmp_path, version="1", fault="wrong_logits")
     async with operating(tmp_path) as (repository, changes):
+        changes.spread = never
         with pytest.raises(InvalidParameter, match="no version that may be live"):
             await changes.arrange("tiny", Plan(canary=Canary(version="2", weight=0.5)))
         assert read_plan(tmp_path / "tiny") == Plan()
