@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ def load_weights(model: nn.Module, file: Path) -> None:
         file: A state dict, plain or in a checkpoint that holds more; as `read_state` finds it.
 
     Raises:
-        ModelError: No such file, neither format, or keys or shapes do not fit; the message names them.
+        ModelError: No such file, neither format, keys or shapes that do not fit, or values that are no
+            numbers; the message names them.
     """
     state = read_state(file)
     wrong = _wrong_shapes(model, state)
@@ -38,6 +40,10 @@ def load_weights(model: nn.Module, file: Path) -> None:
             f"{file} does not fit the network: {_listed('of another shape', wrong)}; if it was made for "
             "other labels or pictures, name them with --labels FILE and --input CxHxW"
         )
+    broken = [key for key, value in state.items() if value.isnan().any()]  # infinite is what a mask may be
+    if broken:
+        reason = _listed("with values that are no numbers", broken)
+        raise ModelError(f"{file}: {reason}; its training diverged")
     result = model.load_state_dict(state, strict=False)
     complaints = [
         _listed(what, keys)
@@ -82,7 +88,9 @@ def _starts_with(stream: BinaryIO, beginning: bytes) -> bool:
 
 def _read_torch(file: Path) -> object:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that this may be a network of TorchScript: it is refused
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler raises whatever the bytes lead it to
         raise ModelError(
             f"{file}: not a file of plain weights (it is damaged, or holds a whole pickled network: save "

@@ -128,6 +128,8 @@ class Run:
         checkpoint = self.workdir / "checkpoint.pt"
         if not self.resume:
             checkpoint.unlink(missing_ok=True)
+        elif not checkpoint.exists():
+            self.console.print(f"{checkpoint} is not there: the training begins anew", soft_wrap=True)
         plan = self._plan()
         network = self._build(plan)
         config = self.config.train

@@ -49,7 +49,8 @@ def train(
         console: Where progress is shown; None: nowhere.
 
     Raises:
-        InvalidConfig: The checkpoint is of another run, or the machine lacks what is asked for.
+        InvalidConfig: The checkpoint is of another run or beyond the epochs that are asked for, or the machine
+            lacks what is asked for.
         ModelError: While it trains, the network returns something else than when it evaluates.
         TrainingDiverged: The loss is no number any more.
     """
@@ -58,6 +59,10 @@ def train(
     identity = checkpoints.identify(model, dataset, config) if checkpoint else {}
     if checkpoint and (state := checkpoints.load(checkpoint, identity)) is not None:
         run.restore(state)
+        if len(run.records) > config.epochs:
+            raise InvalidConfig(
+                f"{checkpoint}: {len(run.records)} epochs are done already, --epochs {config.epochs} asks for less"
+            )
     console = console or Console(quiet=True)
     with _progress(console) as progress:
         done, steps = len(run.records), run.steps_per_epoch
@@ -133,9 +138,10 @@ class Run:
             learning_rate=rate,
             seconds=time.perf_counter() - started,
         )
-        if not math.isfinite(loss):
+        worst = loss if not math.isfinite(loss) else validation_loss
+        if not math.isfinite(worst):
             raise TrainingDiverged(
-                f"epoch {record.epoch}: the loss is {loss}; try a --learning-rate below {rate:g}"
+                f"epoch {record.epoch}: the loss is {worst}; try a --learning-rate below {rate:g}"
             )
         self.records.append(record)
         if self._config.patience is not None and self._epochs_since_best() == 0:

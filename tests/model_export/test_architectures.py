@@ -290,6 +290,7 @@ def test_torchvision_s_old_spelling_of_densenet_is_understood() -> None:
             r"shape: head\.weight \(7, 3\) for \(10, 3\); .* --labels",
         ),
         ({"epoch": 3}, "'epoch' is no tensor"),
+        ({"head.bias": torch.full((10,), torch.nan)}, r"are no numbers: head\.bias; its training diverged"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(

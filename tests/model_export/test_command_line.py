@@ -77,6 +77,11 @@ def test_an_interrupted_training_goes_on_with_its_settings() -> None:
     assert config_of("train", "--name", "x", "--resume").train.epochs == 3
 
 
+def test_going_on_with_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--name", "x", "--resume", "--epochs", "0"]) == 0
+    assert "runs/x/checkpoint.pt is not there: the training begins anew" in capsys.readouterr().out
+
+
 def test_every_setting_of_a_training_has_its_flag() -> None:
     flags = vars(parser().parse_args(["run", "--mixed-precision", *training_flags()]))
     assert set(TrainConfig.__dataclass_fields__) <= set(flags)

@@ -208,6 +208,15 @@ def test_a_checkpoint_of_another_run_is_refused(
         train(small_network(), drawn_dataset(size), config, checkpoint=checkpoint)
 
 
+def test_a_checkpoint_of_more_epochs_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    train(small_network(), drawn_dataset(), replace(CONFIG, epochs=2), checkpoint=checkpoint)
+    with pytest.raises(
+        InvalidConfig, match=r"checkpoint\.pt: 2 epochs are done already, --epochs 1 asks for"
+    ):
+        train(small_network(), drawn_dataset(), replace(CONFIG, epochs=1), checkpoint=checkpoint)
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(b"no checkpoint")
@@ -233,6 +242,13 @@ def test_patience_stops_early_and_keeps_the_best_epoch() -> None:
 def test_divergence_is_named() -> None:
     with pytest.raises(TrainingDiverged, match=r"epoch 1: the loss is (nan|inf).*--learning-rate"):
         train(small_network(), drawn_dataset(), replace(CONFIG, optimizer="sgd", learning_rate=1e30))
+
+
+def test_weights_that_explode_in_the_last_step_are_no_result() -> None:
+    """The loss of a step is that before it: only the validation sees what it did."""
+    config = replace(CONFIG, epochs=1, batch_size=96, optimizer="sgd", learning_rate=1e38)
+    with pytest.raises(TrainingDiverged, match=r"epoch 1: the loss is (nan|inf)"):
+        train(small_network(), drawn_dataset(), config)
 
 
 # Fold-aware epochs ------------------------------------------------------------------------------
