@@ -124,8 +124,13 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         help="resampling filter (default: bilinear)",
     )
     group.add_argument("--channels", choices=["rgb", "bgr", "gray"], help="colour order")
-    group.add_argument("--mean", type=numbers, metavar="M,…", help="of pixels in 0…1 (default: measured)")
-    group.add_argument("--std", type=numbers, metavar="S,…", help="of pixels in 0…1 (default: measured)")
+    for flag, metavar in (("--mean", "M,…"), ("--std", "S,…")):
+        group.add_argument(
+            flag,
+            type=numbers,
+            metavar=metavar,
+            help="of pixels in 0…1, one a channel or one for all (default: measured; adopt: 0 and 1)",
+        )
 
 
 def _add_network_flags(group: argparse._ArgumentGroup) -> None:

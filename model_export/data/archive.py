@@ -19,6 +19,7 @@ class Archive:
 
     Attributes:
         names: Relative, with ``/``; sorted, so nothing depends on how they are stored.
+        folders: Likewise; a tar file may leave them out.
 
     Raises:
         DataError: No such file, or neither a folder nor a tar file.
@@ -29,6 +30,7 @@ class Archive:
         self._tar = None if path.is_dir() else _open_tar(path)
         self._stored = self._list()
         self.names = tuple(sorted(self._stored))
+        self.folders = tuple(sorted(filter(_is_shown, self._list_folders())))
 
     def __enter__(self) -> Archive:
         return self
@@ -60,7 +62,12 @@ class Archive:
                 found = {member.name.removeprefix("./"): member for member in self._tar if member.isfile()}
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise DataError(f"{self.path}: damaged tar file ({error})") from error
-        return {name: entry for name, entry in found.items() if not _is_hidden(name)}
+        return {name: entry for name, entry in found.items() if _is_shown(name)}
+
+    def _list_folders(self) -> list[str]:
+        if self._tar is None:
+            return [each.relative_to(self.path).as_posix() for each in self.path.rglob("*") if each.is_dir()]
+        return [member.name.removeprefix("./") for member in self._tar.getmembers() if member.isdir()]
 
     def _content(self, name: str) -> bytes:
         entry = self._stored[name]
@@ -75,7 +82,7 @@ class Archive:
 
 def find_archive(path: Path) -> Path:
     """``path`` itself, or the tar file in it if that is all there is in the folder."""
-    entries = [entry for entry in path.iterdir() if not _is_hidden(entry.name)] if path.is_dir() else []
+    entries = [entry for entry in path.iterdir() if _is_shown(entry.name)] if path.is_dir() else []
     if len(entries) == 1 and entries[0].is_file() and tarfile.is_tarfile(entries[0]):
         return entries[0]
     return path
@@ -93,5 +100,5 @@ def _open_tar(path: Path) -> tarfile.TarFile:
         raise DataError(f"{path}: neither a folder nor a tar file") from error
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def _is_shown(name: str) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

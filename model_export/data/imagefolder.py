@@ -12,7 +12,7 @@ Folders around that are skipped. Only files with a picture's extension count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Final
@@ -42,8 +42,8 @@ def survey(archive: Archive) -> Layout:
     """Which pictures there are, judged by their names alone.
 
     Raises:
-        DataError: No pictures, a picture outside the class folders, a single class, or a class that
-            is held back but not trained on.
+        DataError: No pictures, a picture outside the class folders, a class folder without any, a single
+            class, or a class that is held back but not trained on.
     """
     train, validation, test = _arranged(archive, pictures_in(archive))
     classes = tuple(sorted(set(train.values())))
@@ -133,7 +133,9 @@ def _arranged(archive: Archive, names: Sequence[str]) -> tuple[_Classes, _Classe
     root = _root_of(names)
     tops = {name: name[len(root) :].split("/")[0].lower() for name in names}
     if not set(tops.values()) & (_TRAIN | _VALIDATION | _TEST):
-        return _classes(archive, root, names), {}, {}
+        classes = _classes(archive, root, names)
+        _refuse_bare_folders(archive, classes, root.count("/") + 1)
+        return classes, {}, {}
     stranger = next((name for name in names if tops[name] not in _TRAIN | _VALIDATION | _TEST), None)
     if stranger is not None:
         raise DataError(f"{archive.locate(stranger)}: lies outside the folders train, val and test")
@@ -143,7 +145,27 @@ def _arranged(archive: Archive, names: Sequence[str]) -> tuple[_Classes, _Classe
     )
     if not train:
         raise DataError(f"{archive.path}: there are held-back pictures, but no folder 'train'")
+    _refuse_bare_folders(archive, train, root.count("/") + 2)
     return (train, validation, test) if test else (train, {}, validation)
+
+
+def _refuse_bare_folders(archive: Archive, names: Iterable[str], depth: int) -> None:
+    """A class folder without pictures is a class that would silently not be learnt.
+
+    Args:
+        archive: Where the folders are.
+        names: Of the pictures to learn from.
+        depth: So many folders lead to a class, its own included.
+
+    Raises:
+        DataError: There is a folder beside those of ``names`` that none of them lies in.
+    """
+    bearing = {"/".join(name.split("/")[:depth]) for name in names}
+    places = {folder.rpartition("/")[0] for folder in bearing}
+    for folder in archive.folders:
+        if folder.rpartition("/")[0] in places and folder not in bearing:
+            where = archive.locate(folder)
+            raise DataError(f"{where}: a class folder without pictures; add some, or remove it")
 
 
 def _classes(archive: Archive, root: str, names: Sequence[str], below: int = 0) -> _Classes:

@@ -8,6 +8,7 @@ serving.
 from __future__ import annotations
 
 import io
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +49,27 @@ def contract_for(config: DataConfig, native: tuple[int, int, int] | None) -> Inp
                 "resize_to": config.resize_to,
                 "interpolation": Interpolation(config.interpolation),
                 "fill": (0,) * channels,
-                "mean": config.mean or (0.0,) * channels,
-                "std": config.std or (1.0,) * channels,
+                "mean": _a_channel(config.mean or (0.0,), channels),
+                "std": _a_channel(config.std or (1.0,), channels),
             }
         )
     except ValidationError as error:
         raise InvalidConfig(_refusal(error, shape)) from error
+
+
+def _a_channel(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One number stands for all channels."""
+    return numbers * channels if len(numbers) == 1 else numbers
+
+
+# How the contract's own words are spelled on the command line.
+_FLAGS: Final = {
+    "colour_order ": "--channels ",
+    "resize_to ": "--resize-to ",
+    "resize=": "--resize ",
+    "mean ": "--mean ",
+    "std ": "--std ",
+}
 
 
 def _refusal(error: ValidationError, shape: tuple[int, int, int]) -> str:
@@ -64,7 +80,9 @@ def _refusal(error: ValidationError, shape: tuple[int, int, int]) -> str:
     if field in ("height", "width", "channels"):
         return f"--input {'x'.join(map(str, shape))}: {field}: {reason}"
     if not field:
-        return f"--input, --channels, --resize, …: {reason}"
+        for word, flag in _FLAGS.items():
+            reason = reason.replace(word, flag)
+        return reason
     return f"--{field.replace('_', '-')} {first['input']}: {reason}"
 
 
@@ -82,7 +100,12 @@ def measured(contract: InputContract, config: DataConfig, images: NDArray[np.uin
     mean, std = pixel_statistics(images)
     if config.std is None and min(std) == 0:
         raise DataError(f"{config.dataset}: a channel has the same value in every pixel of every picture")
-    return contract.model_copy(update={"mean": config.mean or mean, "std": config.std or std})
+    return contract.model_copy(
+        update={
+            "mean": contract.mean if config.mean else mean,
+            "std": contract.std if config.std else std,
+        }
+    )
 
 
 def pixel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -118,8 +118,8 @@ def _examine(config: RunConfig, adoption: AdoptConfig, has_dataset: bool, consol
         config.data,
         input=foreign.shape,
         # Nothing is measured: what the network was trained with is not in the file.
-        mean=_a_channel(config.data.mean or (0.0,), foreign.shape[0]),
-        std=_a_channel(config.data.std or (1.0,), foreign.shape[0]),
+        mean=config.data.mean or (0.0,),
+        std=config.data.std or (1.0,),
     )
     contract = data.contract_for(settings, foreign.shape)
     dataset = None
@@ -133,10 +133,6 @@ def _examine(config: RunConfig, adoption: AdoptConfig, has_dataset: bool, consol
     _check_meaning(expected, adoption)
     labels = _labels(config, foreign, dataset, expected.shape[1])
     return _Subject(foreign, contract, images, dataset, expected, labels)
-
-
-def _a_channel(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return numbers * channels if len(numbers) == 1 else numbers
 
 
 def _photographs(contract: InputContract) -> NDArray[np.uint8]:

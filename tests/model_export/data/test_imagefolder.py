@@ -144,6 +144,8 @@ def test_a_missing_list_of_labels_is_refused(tmp_path: Path) -> None:
         (["train/ant", "train/bee"], "other/stray.png", r"stray\.png: lies outside the folders train"),
         (["val/ant", "test/ant"], None, "no folder 'train'"),
         (["train/ant", "train/bee", "test/cow"], None, "class 'cow' is held back"),
+        (CLASSES, "elk/notes.txt", "elk: a class folder without pictures; add some, or remove it"),
+        (["train/ant", "train/bee"], "train/elk/notes.txt", "train/elk: a class folder without"),
     ],
 )
 def test_an_impossible_layout_is_refused(
@@ -170,7 +172,7 @@ def test_a_corrupt_picture_is_named(tmp_path: Path, content: bytes | str) -> Non
     ("changes", "complaint"),
     [
         ({"input": None}, "say --input"),
-        ({"input": (1, 8, 8), "channels": "rgb"}, "colour_order rgb does not have 1"),
+        ({"input": (1, 8, 8), "channels": "rgb"}, "^--channels rgb does not have 1"),
         ({"input": (2, 8, 8)}, "--input 2x8x8: channels: Input should be 1 or 3"),
         ({"input": (3, 5000, 8)}, "--input 3x5000x8: height: .*4096"),
         ({"resize": "shorter_side", "resize_to": 9000}, "--resize-to 9000: .*8192"),
@@ -178,8 +180,8 @@ def test_a_corrupt_picture_is_named(tmp_path: Path, content: bytes | str) -> Non
         ({"mean": (0.1, math.nan, 0.1)}, "--mean 0.1,nan,0.1: each must be a finite number"),
         ({"std": (0.1, 0.0, 0.1)}, "--std 0.1,0,0.1: each must be a finite number above zero"),
         ({"dataset": "digits"}, "for the digits there is none; say which --dataset"),
-        ({"resize": "shorter_side"}, "resize_to"),
-        ({"mean": (0.5,)}, "mean must have 3"),
+        ({"resize": "shorter_side"}, "^--resize-to belongs to --resize shorter_side"),
+        ({"mean": (0.5, 0.5)}, "^--mean must have 3"),
         ({"data_dir": None}, "needs --data-dir"),
     ],
 )
@@ -187,6 +189,11 @@ def test_contradicting_flags_are_refused(tmp_path: Path, changes: dict[str, obje
     root = fill(tmp_path, CLASSES)
     with pytest.raises(InvalidConfig, match=complaint):
         load_dataset(DataConfig(**({"dataset": "imagefolder", "data_dir": root, "input": SHAPE} | changes)))  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_one_mean_stands_for_all_channels(tmp_path: Path) -> None:
+    given = load_dataset(config(fill(tmp_path, CLASSES), mean=(0.1,), std=(0.4,))).contract
+    assert (given.mean, given.std) == ((0.1,) * 3, (0.4,) * 3)
 
 
 def test_given_mean_and_std_stand(tmp_path: Path) -> None:
