@@ -23,7 +23,7 @@ from rich.progress import track
 
 from model_export.config import QuantizeConfig
 from model_export.data import ImageDataset
-from model_export.errors import VerificationFailed
+from model_export.errors import InvalidConfig, VerificationFailed
 from model_export.evaluation import open_session, predict, share_right
 from model_export.quantization.fp16 import to_fp16
 from model_export.quantization.int8 import (
@@ -77,6 +77,7 @@ def quantize_fp16(
         console: Where progress is shown; None: nowhere.
 
     Raises:
+        InvalidConfig: The converter cannot write some operator of the file.
         VerificationFailed: With half of the layers in float it still drops too far; names those that hurt.
     """
 
@@ -158,8 +159,14 @@ class _Judge:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "candidate.onnx"
             ir.save(self._graph(kept), path)
-            images = self._dataset.validation.images[:instances]
-            return predict(open_session(path), images, self._dataset.contract)
+            try:
+                session = open_session(path)
+            except Exception as error:  # the runtime raises classes of its own, without a common root
+                raise InvalidConfig(
+                    f"--precisions {self._precision}: an operator of this file is not known to the converter "
+                    f"({str(error).splitlines()[0]}); leave {self._precision} out"
+                ) from error
+            return predict(session, self._dataset.validation.images[:instances], self._dataset.contract)
 
     def _outcome(
         self, kept: Layers, drop: float, sensitivities: tuple[LayerSensitivity, ...]

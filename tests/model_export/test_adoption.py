@@ -386,6 +386,23 @@ def test_other_precisions_need_pictures_to_judge_them(tmp_path: Path) -> None:
         adopt(settings, AdoptConfig(path, "logits"), has_dataset=False, console=QUIET)
 
 
+def test_an_operator_that_cannot_be_halved_is_one_clear_refusal(tmp_path: Path) -> None:
+    """scikit-learn's scaler is no operator of ONNX itself, and its output has no declared type."""
+    second = numpy_helper.from_array(np.eye(10, dtype=np.float32), "second")
+    tail = [
+        helper.make_node("Scaler", ["y"], ["z"], domain="ai.onnx.ml", scale=[1.0] * 10, offset=[0.0] * 10),
+        helper.make_node("Constant", [], ["second"], value=second),
+        helper.make_node("MatMul", ["z", "second"], ["p"]),
+    ]
+    output = helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, 10])
+    path = linear(tmp_path / "scaled.onnx", ("N", 1, 8, 8), classes=10, tail=tail, outputs=[output])
+    settings = replace(config(tmp_path), quantize=QuantizeConfig(precisions=("fp16",)))
+    complaint = r"--precisions fp16: .* not known to the converter .*leave fp16 out"
+    with pytest.raises(InvalidConfig, match=complaint):
+        adopt(settings, AdoptConfig(path, "logits"), has_dataset=True, console=QUIET)
+    assert not (tmp_path / "models").exists()
+
+
 def test_a_file_that_is_quantized_already_stays_as_it_is(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["y", "scale", "zero"], ["q"]),
