@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder without permission
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
-        return _fail(
-            "interrupted; what was finished is in the work folder, --resume goes on", EXIT_INTERRUPTED
-        )
+        return _fail("interrupted; --resume goes on with what is in the work folder", EXIT_INTERRUPTED)
     if parsed.json:
         sys.stdout.buffer.write(TypeAdapter(type(result)).dump_json(result, indent=2) + b"\n")
     return 0

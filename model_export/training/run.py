@@ -49,8 +49,8 @@ def train(
         console: Where progress is shown; None: nowhere.
 
     Raises:
-        InvalidConfig: The checkpoint is of another run or beyond the epochs that are asked for, or the machine
-            lacks what is asked for.
+        InvalidConfig: The checkpoint is of another run or of more epochs, or the machine lacks what is asked
+            for.
         ModelError: While it trains, the network returns something else than when it evaluates.
         TrainingDiverged: The loss is no number any more.
     """
@@ -61,7 +61,7 @@ def train(
         run.restore(state)
         if len(run.records) > config.epochs:
             raise InvalidConfig(
-                f"{checkpoint}: {len(run.records)} epochs are done already, --epochs {config.epochs} asks for less"
+                f"{checkpoint}: {len(run.records)} epochs are done, --epochs {config.epochs} are fewer"
             )
     console = console or Console(quiet=True)
     with _progress(console) as progress:
