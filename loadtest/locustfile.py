@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gevent import get_hub
 from locust import FastHttpUser, constant, events, task
 
 from loadtest import answers, bodies, objective, page, pictures, report
@@ -85,6 +86,8 @@ def prepare(environment: Any, **_: object) -> None:
     recorder.bodies = bodies.mixed(
         pictures.load(options.pictures), bodies.DISTINCT, seed=0, models=options.model.split(",")
     )
+    # gevent's clock stood still meanwhile, and the run would end as much too early.
+    get_hub().loop.update_now()
 
 
 @events.test_start.add_listener

@@ -43,7 +43,8 @@ class Result:
         title: The run in words: shape, load, address.
         total: All requests.
         by: The same by form of the body, and by model and size of the pictures where there are several.
-        steps: The same by phase of the schedule, in steps by rate; empty for a closed loop.
+        steps: The same by phase of the schedule; empty for a closed loop.
+        is_search: Whether the phases look for the knee; then they stand in the order of their rates.
         judgements: One a stated objective. A run in steps is judged by its first one, because the last
             ones are there to be missed.
         health: Of an open-loop generator; None for a closed loop.
@@ -53,6 +54,7 @@ class Result:
     total: Summary
     by: Mapping[Trait, Mapping[str, Summary]]
     steps: tuple[Step, ...]
+    is_search: bool
     judgements: tuple[Judgement, ...]
     health: Health | None
 
@@ -110,6 +112,7 @@ def conclude(
         total,
         _by_traits(recording),
         tuple(sorted(steps, key=lambda step: step.phase.rate_per_s)) if in_steps else steps,
+        in_steps,
         steps[0].judgements if in_steps else judge(objectives, total),
         recording.health,
     )
@@ -261,7 +264,7 @@ def _verdict(result: Result) -> Iterable[str]:
         yield f"{judgement.objective.text:<18}  {words:<24}  {_word(judgement.holds)}"
     if not result.total.images:
         yield "nothing was answered"
-    if len(result.steps) > 1:
+    if result.is_search:
         yield result.limits
     if not result.is_valid:
         yield f"verdict: INVALID, the generator itself was more than {MAX_LAG_MS:g} ms late"

@@ -37,6 +37,9 @@ def test_a_good_service_holds_a_fair_objective(tmp_path: Path) -> None:
     assert set(result["by_form"]) <= {"raw", "multipart", "json"}
     assert result["all"]["stages_ms"] == {"decode": 0.5, "queue": 0.25, "inference": 2}
     assert "verdict: held" in text
+    assert (
+        0.9 < result["all"]["duration_s"] < 10
+    )  # as long as was asked for; more where an answer was awaited
 
 
 def test_a_missed_objective_fails_the_run(tmp_path: Path) -> None:
