@@ -22,6 +22,7 @@ guess one and hash the guess.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
 import re
 import secrets
@@ -31,8 +32,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final, TypeAlias
 
-from service.errors import Forbidden, InvalidConfiguration, RateLimited, Unauthenticated
+from service.errors import Forbidden, InvalidConfiguration, RateLimited, RequestError, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,11 @@ _LINE = re.compile(rf"(?P<name>{_NAME})\s+(?P<scopes>[a-z,]+)\s+(?P<digest>[0-9a
 _RELOAD_INTERVAL_S = 1.0
 # Buckets kept at once; beyond it the one unused for longest is forgotten, that is, full again.
 _MAX_BUCKETS = 10_000
+
+# What became of a request with a known key; else it is the reason of the refusal.
+ADMITTED: Final = "admitted"
+# Name of the key, and what became of the request.
+CountUse: TypeAlias = Callable[[str, str], None]
 
 
 class Scope(StrEnum):
@@ -76,15 +83,23 @@ class KeyFile:
         self._clock = clock
         self._next_look = clock() + _RELOAD_INTERVAL_S
         self._stamp = _stamp(path)
-        self._keys = read_keys(path)
+        self._blind = secrets.token_bytes(32)
+        self._keys = self._blinded(read_keys(path))
 
     def find(self, secret: bytes) -> Key | None:
-        """The key that this secret is; None if nobody knows it.
+        """The key that this secret is; None if nobody knows it. Takes the same time, however close it comes.
 
-        What a lookup by hash may tell by its duration is about the hash, which nobody can choose.
+        What is compared on the way is a hash under a random key of this process: its duration says nothing of
+        the secret, and nothing that the next attempt could use.
         """
         self._reload()
-        return self._keys.get(hashlib.sha256(secret).hexdigest())
+        return self._keys.get(self._blinded_digest(hashlib.sha256(secret).digest()))
+
+    def _blinded(self, keys: Mapping[str, Key]) -> dict[bytes, Key]:
+        return {self._blinded_digest(bytes.fromhex(digest)): key for digest, key in keys.items()}
+
+    def _blinded_digest(self, digest: bytes) -> bytes:
+        return hmac.digest(self._blind, digest, "sha256")
 
     def _reload(self) -> None:
         now = self._clock()
@@ -95,7 +110,7 @@ class KeyFile:
             stamp = _stamp(self._path)
             if stamp != self._stamp:
                 self._stamp = stamp
-                self._keys = read_keys(self._path)
+                self._keys = self._blinded(read_keys(self._path))
                 logger.info("%s: %d keys", self._path, len(self._keys))
         except InvalidConfiguration as error:
             logger.error("the keys stay as they were: %s", error)
@@ -196,11 +211,15 @@ class Access:
     Args:
         keys: None: everybody is admitted.
         limiter: None: as often as they like.
+        count: Told of every use of a known key, by its name.
     """
 
-    def __init__(self, keys: KeyFile | None, limiter: RateLimiter | None) -> None:
+    def __init__(
+        self, keys: KeyFile | None, limiter: RateLimiter | None, count: CountUse = lambda *_: None
+    ) -> None:
         self._keys = keys
         self._limiter = limiter
+        self._count = count
 
     def admit(self, scope: Scope, headers: Mapping[bytes, bytes], address: str) -> None:
         """Let a request in, or say why not. Only predictions are rated.
@@ -215,21 +234,30 @@ class Access:
         """
         if self._keys is None and scope is Scope.ADMIN:
             raise no_administration()
-        client = address
-        if self._keys is not None:
-            client = f"key {self._authenticate(self._keys, scope, headers).name}"
+        if self._keys is None:
+            self._rate(address, scope)
+            return
+        key = self._authenticate(self._keys, headers)
+        try:
+            if scope not in key.scopes:
+                raise Forbidden(f"this API key is not good for '{scope}'")
+            self._rate(f"key {key.name}", scope)
+        except RequestError as error:
+            self._count(key.name, error.reason.value)
+            raise
+        self._count(key.name, ADMITTED)
+
+    def _rate(self, client: str, scope: Scope) -> None:
         if self._limiter is not None and scope is Scope.PREDICT:
             self._limiter.take(client)
 
-    def _authenticate(self, keys: KeyFile, scope: Scope, headers: Mapping[bytes, bytes]) -> Key:
+    def _authenticate(self, keys: KeyFile, headers: Mapping[bytes, bytes]) -> Key:
         secret = _secret(headers)
         if secret is None:
             raise Unauthenticated("an API key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         key = keys.find(secret)
         if key is None:
             raise Unauthenticated("this API key is not known")
-        if scope not in key.scopes:
-            raise Forbidden(f"this API key is not good for '{scope}'")
         return key
 
 

@@ -27,7 +27,13 @@ from service.api.numerals import whole_number
 from service.api.payload import Encoded
 from service.artifact import InputContract
 from service.batcher import Permit, Row
-from service.errors import InvalidParameter, Overloaded, RequestError, UnsupportedMediaType
+from service.errors import (
+    DeadlineExceeded,
+    InvalidParameter,
+    Overloaded,
+    RequestError,
+    UnsupportedMediaType,
+)
 from service.images import DecodeLimits, decode, is_quick, probe
 from service.repository import ServedModel
 from service.tracing import RunBatch, Trace
@@ -138,7 +144,7 @@ class Inference:
         work = _Work()
         caller.watch(work.leave)
         try:
-            decoded = [self._decode(instance, model, work) for instance in instances]
+            decoded = [self._decode(instance, model, permit.deadline, work) for instance in instances]
             pending = [
                 _submit(
                     await _settled(pixels) if isinstance(pixels, asyncio.Future) else pixels,
@@ -168,7 +174,7 @@ class Inference:
         return outcomes
 
     def _decode(
-        self, instance: Instance, model: ServedModel, work: _Work
+        self, instance: Instance, model: ServedModel, deadline: float, work: _Work
     ) -> _Decoded | asyncio.Future[_Decoded] | Pixels | RequestError:
         """Decode a small image now, have a big one decoded in the pool, pass everything else on."""
         if isinstance(instance, (RequestError, np.ndarray)):
@@ -180,7 +186,8 @@ class Inference:
         except RequestError as error:
             return error
         loop = asyncio.get_running_loop()
-        return work.add(loop.run_in_executor(self._pool, _decode_timed, instance, contract, limits, started))
+        arguments = instance, contract, limits, started
+        return work.add(loop.run_in_executor(self._pool, _decode_in_time, deadline, *arguments))
 
 
 class _Work:
@@ -217,6 +224,20 @@ def _decode_timed(data: Encoded, contract: InputContract, limits: DecodeLimits, 
         return decode(data, contract, limits), time.monotonic() - started, data
     except MemoryError as exc:
         raise Overloaded("there is no memory to decode this image now", _NO_MEMORY_RETRY_S) from exc
+
+
+def _decode_in_time(
+    deadline: float, data: Encoded, contract: InputContract, limits: DecodeLimits, started: float
+) -> _Decoded:
+    """As `_decode_timed`, in a thread of the pool, for which many large images may wait long.
+
+    Raises:
+        DeadlineExceeded: Nobody wants it any more. So a request keeps no thread for longer than it lives.
+        RequestError: As `_decode_timed`.
+    """
+    if time.monotonic() >= deadline:
+        raise DeadlineExceeded("the deadline passed before this image was decoded")
+    return _decode_timed(data, contract, limits, started)
 
 
 async def _settled(work: Awaitable[T]) -> T | RequestError:

@@ -27,6 +27,8 @@ _PARAMETER = re.compile(
 _BOUNDARY = re.compile(rb"[\w'()+,./:=? -]{0,69}[\w'()+,./:=?-]", re.ASCII)
 # A part's headers are short; whoever needs more is not sending a form.
 _MAX_PART_HEADER_BYTES = 8192
+# Parts without a file cost time and say nothing here; those with one are counted as images.
+_MAX_FIELDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,17 @@ def file_parts(body: bytes, boundary: bytes) -> Iterator[memoryview]:
     """The contents of all file parts, in order, as views into the body.
 
     Raises:
-        MalformedBody: The body does not follow its boundary, or a part has broken headers.
+        MalformedBody: The body does not follow its boundary, a part has broken headers, or too many have no
+            file.
     """
+    fields = 0
     for part in split_parts(body, boundary):
         if part.file_name is not None and (part.file_name or part.content):
             yield part.content
+            continue
+        fields += 1
+        if fields > _MAX_FIELDS:
+            raise MalformedBody(f"a form with more than {_MAX_FIELDS} parts that are no files")
 
 
 def split_parts(body: bytes, boundary: bytes) -> Iterator[Part]:

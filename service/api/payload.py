@@ -29,6 +29,9 @@ from service.errors import (
 
 Encoded: TypeAlias = bytes | memoryview
 
+# An object costs a thousand times what it takes to write one: a body of nothing else would hold up everybody.
+_MOST_OBJECTS = 16
+_SPARE_COMMAS = 100
 _DATA_URI = re.compile(r"data:[^,]{0,256};base64,", re.IGNORECASE)
 
 
@@ -72,17 +75,13 @@ def _from_form(content_type: bytes, body: bytes, max_images: int) -> list[Encode
 
 
 def _from_json(body: bytes, max_images: int) -> list[Encoded | RequestError]:
-    texts = _image_texts(body)
-    if len(texts) > max_images:
-        raise _too_many(str(len(texts)), max_images)
-    return [decoded_text(text) for text in texts]
+    return [decoded_text(text) for text in _image_texts(body, max_images)]
 
 
-def _image_texts(body: bytes) -> list[str]:
-    try:
-        document: object = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise MalformedBody(f"the body is no JSON: {exc}") from exc
+def _image_texts(body: bytes, max_images: int) -> list[str]:
+    if body.count(b",") > 2 * max_images + _SPARE_COMMAS:  # one behind each image, and one in a data URI
+        raise _too_many(f"more than {max_images}", max_images)
+    document = parsed_json(body, _MOST_OBJECTS)
     if not isinstance(document, dict) or "images" not in document:
         raise MalformedBody('the JSON body must be an object with "images"')
     if len(document) > 1:
@@ -91,10 +90,32 @@ def _image_texts(body: bytes) -> list[str]:
     texts = document["images"]
     if not isinstance(texts, list) or not texts:
         raise MalformedBody('"images" must be a list of at least one string')
+    if len(texts) > max_images:
+        raise _too_many(str(len(texts)), max_images)
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise MalformedBody(f'"images"[{position}] must be a string of base64 or a data URI')
     return cast("list[str]", texts)
+
+
+def parsed_json(body: bytes, most_objects: int, length: int | None = None) -> object:
+    """A JSON document.
+
+    Args:
+        body: Begins with it.
+        most_objects: More are refused before they are made.
+        length: Of the document; None: the whole body.
+
+    Raises:
+        MalformedBody: It is none, or has too many objects.
+    """
+    if body.count(b"{", 0, length) > most_objects:
+        raise MalformedBody(f"the JSON has more than {most_objects} objects")
+    try:
+        document: object = orjson.loads(body if length is None else memoryview(body)[:length])
+    except orjson.JSONDecodeError as exc:
+        raise MalformedBody(f"the body is no JSON: {exc}") from exc
+    return document
 
 
 def decoded_text(text: str) -> Encoded | RequestError:

@@ -90,7 +90,7 @@ class Application:
         # Decoding releases the GIL; more threads than CPUs would only take turns.
         self._pool = ThreadPoolExecutor(cpu_share(settings.workers), thread_name_prefix="decode")
         self._gather = gather
-        self._access = make_access(settings)
+        self._access = make_access(settings, self.metrics)
         self._tracer = make_tracer(settings, self.metrics)
         self.inference = Inference(self.repository.resolve, request_limits(settings), self._pool)
         routers = (

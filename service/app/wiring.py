@@ -20,7 +20,7 @@ from service.settings import Settings
 from service.tracing import Tracer
 
 
-def make_access(settings: Settings) -> access.Access | None:
+def make_access(settings: Settings, metrics: Metrics) -> access.Access | None:
     """The door that the settings ask for; None where everybody is let in.
 
     Raises:
@@ -30,7 +30,7 @@ def make_access(settings: Settings) -> access.Access | None:
         return None
     keys = None if settings.api_keys_file is None else access.KeyFile(settings.api_keys_file)
     rate = settings.rate_limit_per_minute
-    return access.Access(keys, access.RateLimiter(rate) if rate else None)
+    return access.Access(keys, access.RateLimiter(rate) if rate else None, metrics.key_used)
 
 
 def make_tracer(settings: Settings, metrics: Metrics) -> Tracer | None:

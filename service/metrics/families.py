@@ -44,6 +44,12 @@ class Families:
         self.rejected = CounterFamily(
             "foldserve_rejected", "Requests or images answered with an error, by its reason.", ("reason",)
         )
+        self.key_requests = CounterFamily(
+            "foldserve_key_requests",
+            "Requests with a known API key, by its name in the key file: admitted, or the reason of the "
+            f"refusal. The ones after the first {MAX_LABELS} names count as '{OTHER_LABEL}'.",
+            ("key", "outcome"),
+        )
         self.cancelled = CounterFamily(
             "foldserve_cancelled", "Images whose client left, by the stage they were in.", ("stage",)
         )

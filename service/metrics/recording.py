@@ -16,7 +16,15 @@ from prometheus_client.registry import Collector
 from service.artifact import ReferenceDistributions
 from service.errors import Reason, ReloadResult
 from service.metrics.drift import Drift
-from service.metrics.families import LAG_INTERVAL_S, Families, RemoteOperation, Stage, TraceResult
+from service.metrics.families import (
+    LAG_INTERVAL_S,
+    MAX_LABELS,
+    OTHER_LABEL,
+    Families,
+    RemoteOperation,
+    Stage,
+    TraceResult,
+)
 from service.metrics.gpu import ReadGpus, open_gpus
 from service.metrics.model import ModelMetrics
 from service.metrics.text import render
@@ -58,6 +66,7 @@ class Metrics(Families, Collector):
         # Route, method and status → seconds of each request since the last settlement.
         self._answered: dict[tuple[str, str, int], list[float]] = {}
         self._unsettled = 0
+        self._key_names: set[str] = set()
         # What is said of a model only while it takes requests.
         self._of_serving = (
             self.queue_depth,
@@ -146,6 +155,15 @@ class Metrics(Families, Collector):
     def request_rejected(self, reason: Reason) -> None:
         """A request, or one of its images, was answered with an error."""
         self.rejected.labels(reason.value).inc()
+
+    def key_used(self, name: str, outcome: str) -> None:
+        """A request came with a key of this name."""
+        if name not in self._key_names:
+            if len(self._key_names) < MAX_LABELS:
+                self._key_names.add(name)
+            else:
+                name = OTHER_LABEL
+        self.key_requests.labels(name, outcome).inc()
 
     def instances_cancelled(self, stage: Stage, n: int = 1) -> None:
         """The client of n images left while they were in this stage."""

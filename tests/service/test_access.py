@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.access import Access, KeyFile, RateLimiter, Scope, make_key, read_keys
 from service.errors import Forbidden, InvalidConfiguration, RateLimited, Unauthenticated
+from service.metrics import MAX_LABELS, OTHER_LABEL, Metrics
 
 
 class Clock:
@@ -168,6 +169,40 @@ def test_buckets_are_bounded(clock: Clock) -> None:
     for number in range(20_000):
         limiter.take(str(number))
     assert len(limiter) == 10_000
+
+
+def test_every_use_of_a_key_is_counted_under_its_name(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "keys"
+    secret, line = make_key("web", [Scope.PREDICT])
+    path.write_text(line)
+    uses: list[tuple[str, str]] = []
+    access = Access(KeyFile(path), RateLimiter(1, clock), lambda *use: uses.append(use))
+    access.admit(Scope.PREDICT, bearer(secret), "here")
+    for scope, error in ((Scope.PREDICT, RateLimited), (Scope.ADMIN, Forbidden)):
+        with pytest.raises(error):
+            access.admit(scope, bearer(secret), "here")
+    with pytest.raises(Unauthenticated):
+        access.admit(Scope.PREDICT, bearer("nobody's"), "here")
+    assert uses == [("web", "admitted"), ("web", "rate_limited"), ("web", "forbidden")]
+
+
+def test_a_file_of_many_keys_makes_no_more_labels_than_others() -> None:
+    metrics = Metrics(version="1")
+    for number in range(3 * MAX_LABELS):
+        metrics.key_used(f"key{number}", "admitted")
+    names = {values[0] for values, _ in metrics.key_requests.items()}
+    assert len(names) == MAX_LABELS + 1
+    assert metrics.key_requests.labels(OTHER_LABEL, "admitted").value == 2 * MAX_LABELS
+
+
+def test_two_processes_compare_other_bytes_for_the_same_key(tmp_path: Path) -> None:
+    """Who measures how long a comparison takes learns nothing that helps at the next."""
+    path = tmp_path / "keys"
+    secret, line = make_key("web", [Scope.PREDICT])
+    path.write_text(line)
+    one, other = KeyFile(path), KeyFile(path)
+    assert one.find(secret.encode()) == other.find(secret.encode())
+    assert one._keys.keys().isdisjoint(other._keys)
 
 
 def test_the_rate_is_of_the_key_and_not_of_the_address(tmp_path: Path, clock: Clock) -> None:

@@ -21,6 +21,7 @@ import orjson
 
 from service.api.exchange import Header
 from service.api.numerals import whole_number
+from service.api.payload import parsed_json
 from service.api.protocol.tensors import (
     OUTPUT_NAMES,
     InferRequest,
@@ -41,6 +42,10 @@ _Json: TypeAlias = dict[str, object]
 _PLAIN: Final = ((b"content-type", b"application/json"),)
 _MICROSECONDS: Final = 1e6
 _MAX_TIMEOUT_US: Final = 3_600_000_000
+# Of inputs, outputs and dimensions; more than a model here has, few enough to be looked at.
+_MOST: Final = 16
+# The request's, those of its tensors, and the parameters of each.
+_MOST_OBJECTS: Final = 2 + 4 * _MOST
 
 
 def parse_request(body: bytes, json_length: bytes | None) -> InferRequest:
@@ -56,11 +61,7 @@ def parse_request(body: bytes, json_length: bytes | None) -> InferRequest:
     """
     view = memoryview(body)
     length = len(body) if json_length is None else _parse_length(json_length, len(body))
-    try:
-        document: object = orjson.loads(view[:length])
-    except orjson.JSONDecodeError as exc:
-        raise MalformedBody(f"the body does not begin with JSON: {exc}") from exc
-    document = _as_object(document, "the body")
+    document = _as_object(parsed_json(body, _MOST_OBJECTS, length), "the body")
     parameters = _parameters(document, "the request")
     identity = document.get("id", "")
     if not isinstance(identity, str):
@@ -124,6 +125,14 @@ def _as_list(value: object, what: str) -> list[object]:
     return cast("list[object]", value)
 
 
+def _as_short_list(value: object, what: str) -> list[object]:
+    """A list of what a request has few of: a long one is refused before its items are looked at."""
+    items = _as_list(value, what)
+    if len(items) > _MOST:
+        raise MalformedBody(f"{what} must be a list of at most {_MOST}, not {len(items)}")
+    return items
+
+
 def _text(document: _Json, key: str, what: str) -> str:
     value = document.get(key)
     if not isinstance(value, str):
@@ -138,7 +147,7 @@ def _parameters(document: _Json, what: str) -> _Json:
 
 def _inputs(document: _Json, binary: memoryview) -> list[InputTensor]:
     inputs, at = [], 0
-    for entry in _as_list(document.get("inputs"), '"inputs"'):
+    for entry in _as_short_list(document.get("inputs"), '"inputs"'):
         tensor, end = _input(_as_object(entry, "an input"), binary, at)
         inputs.append(tensor)
         at = end
@@ -152,7 +161,7 @@ def _inputs(document: _Json, binary: memoryview) -> list[InputTensor]:
 def _input(entry: _Json, binary: memoryview, at: int) -> tuple[InputTensor, int]:
     """One input, and where its raw content ends."""
     name, datatype = _text(entry, "name", "an input"), _text(entry, "datatype", "an input")
-    shape = _as_list(entry.get("shape"), f"\"shape\" of input '{name}'")
+    shape = _as_short_list(entry.get("shape"), f"\"shape\" of input '{name}'")
     if not all(type(size) is int for size in shape):
         raise MalformedBody(f"\"shape\" of input '{name}' must be a list of whole numbers")
     parameters = _parameters(entry, f"input '{name}'")
@@ -175,7 +184,7 @@ def _outputs(document: _Json, parameters: _Json) -> Sequence[RequestedOutput]:
     wanted = document.get("outputs")
     if wanted is None or wanted == []:
         return [RequestedOutput(name, is_binary=is_binary) for name in OUTPUT_NAMES]
-    entries = _as_list(wanted, '"outputs"')
+    entries = _as_short_list(wanted, '"outputs"')
     return check_distinct([_output(_as_object(entry, "an output"), is_binary) for entry in entries])
 
 

@@ -22,7 +22,7 @@ import orjson
 
 from service.api.exchange import Exchange
 from service.api.inference import Inference, Instance, client_timeout_s, observe_stage, refuse_content_coding
-from service.api.payload import decoded_text
+from service.api.payload import decoded_text, parsed_json
 from service.api.protocol.infer import note_timings, rows_of
 from service.api.protocol.tensors import flattened, pixels_of
 from service.artifact import INPUT_NAME, InputContract
@@ -81,10 +81,7 @@ def parse_instances(body: bytes, max_images: int) -> Sequence[object]:
         InvalidTensor: A signature that there is not.
         TooManyImages: More than ``max_images``.
     """
-    try:
-        document: object = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise MalformedBody(f"the body is no JSON: {exc}") from exc
+    document = parsed_json(body, 16 + 2 * max_images)  # an instance has two at most
     if not isinstance(document, dict) or "instances" not in document:
         raise MalformedBody('the body must be an object with "instances"; the columnar form is not offered')
     signature = document.get("signature_name", _SIGNATURE)

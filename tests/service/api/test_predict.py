@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import httpx
 import numpy as np
 import pytest
 
+from service.api import inference
+from service.api.inference import Pixels
 from service.api.problems import STATUSES
 from service.artifact import InputContract
 from service.errors import InferenceFailed, Reason
-from service.images import decode
+from service.hardware import available_cpus
+from service.images import DecodeLimits, decode
 from service.schemas import InstanceError, PredictResponse, Problem
 from tests.model_files import png, write_model
 from tests.service.api.conftest import LABELS, TINY, Running, Start
@@ -96,6 +100,27 @@ async def test_a_big_image_is_decoded_in_the_pool(service: Running) -> None:
     (prediction,) = PredictResponse.model_validate(response.json()).predictions
     assert not isinstance(prediction, InstanceError)
     assert prediction.probability == pytest.approx(max(expected(big, contract)), rel=1e-5)
+
+
+async def test_nothing_more_is_decoded_once_the_deadline_has_passed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a request of many large images would keep the pool for minutes after its client gave up."""
+    patience_s, decoded = 0.05, []
+
+    def slowly(data: bytes, contract: InputContract, limits: DecodeLimits) -> Pixels:
+        decoded.append(data)
+        time.sleep(2 * patience_s)  # the deadline is what is tried
+        return decode(data, contract, limits)
+
+    monkeypatch.setattr(inference, "decode", slowly)
+    big = png(np.zeros((300, 400, 1), np.uint8))
+    async with start() as service:
+        files = [("f", ("x", big))] * 40
+        headers = {"x-request-timeout-ms": f"{patience_s * 1000:g}"}
+        problem_of(await post(service, files=files, headers=headers), Reason.DEADLINE_EXCEEDED)
+        assert 0 < len(decoded) <= available_cpus()
+        assert service.application.repository.resolve("tiny").batcher.in_use == 0
 
 
 async def test_probabilities_are_not_rounded(service: Running, image: bytes) -> None:

@@ -56,6 +56,8 @@ def forms() -> Iterator[Attempt]:
         "a file name in another parameter's quotes": form(part(IMAGE, b'form-data; name="; filename=x"')),
     }.items():
         yield Attempt(name, data, MALFORMED)
+    fields = form(one, *[part(b"x", b'form-data; name="a"')] * 101)
+    yield Attempt("101 fields beside a file", fields, MALFORMED)
     yield Attempt("5 files, 4 are allowed", form(*[one] * 5), TOO_MANY)
     yield Attempt("a file that is no picture", form(part(b"text")), UNDECODABLE)
     yield Attempt("an empty file with a name", form(part(b"")), UNDECODABLE)
@@ -124,5 +126,9 @@ def documents() -> Iterator[Attempt]:
     yield Attempt("5 images, 4 are allowed", post_json("/predict", {"images": [TEXT] * 5}), TOO_MANY)
     crumbs = {"images": [""] * 12_000}
     yield Attempt("12,000 empty texts", post_json("/predict", crumbs), TOO_MANY)
+    crumbs_of_objects = post_json("/predict", '{"images": [' + "{}," * 12_000 + "{}]}")
+    yield Attempt("12,000 empty objects", crumbs_of_objects, TOO_MANY)
+    nested = post_json("/predict", '{"images":' * 100 + "1" + "}" * 100)
+    yield Attempt("100 objects in each other", nested, MALFORMED)
     yield Attempt("a good image and a bad one", post_json("/predict", {"images": [TEXT, "!!"]}), OK)
     yield Attempt("the same key twice", post_json("/predict", f'{{"images": 1, "images": ["{TEXT}"]}}'), OK)

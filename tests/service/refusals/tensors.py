@@ -90,6 +90,10 @@ def declarations() -> Iterator[Attempt]:
             "a number for parameters": asked(tensor(parameters=7)),
             "a number for the request's parameters": asked(tensor(), parameters=7),
             "a number for the id": asked(tensor(), id=7),
+            "12,000 empty objects": post_json(V2, '{"inputs": [' + "{}," * 12_000 + "{}]}"),
+            "17 dimensions": asked(tensor(shape=[1] * 17)),
+            "17 inputs": asked(*[tensor()] * 17),
+            "17 outputs": asked(tensor(), outputs=[{"name": "logits"}] * 17),
             "a text for outputs": asked(tensor(), outputs="logits"),
             "a text as an output": asked(tensor(), outputs=["logits"]),
             "an output without a name": wanting(),
@@ -206,6 +210,7 @@ def rows() -> Iterator[Attempt]:
             "null for instances": post_json(V1, {"instances": None}),
             "an object for instances": post_json(V1, {"instances": {"b64": TEXT}}),
             "an empty list of instances": post_json(V1, {"instances": []}),
+            "12,000 empty objects": post_json(V1, '{"instances": [' + "{}," * 12_000 + "{}]}"),
             "5,000 brackets": post_json(V1, '{"instances":' + "[" * 5000 + "]" * 5000 + "}"),
         },
     )

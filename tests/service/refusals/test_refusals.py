@@ -88,6 +88,10 @@ async def test_every_request_gets_its_stated_answer(tmp_path: Path, is_keyed: bo
     ):
         assert await wrong_answers(service, sent) == {}
         counted = await rejected(client)
+        if is_keyed:
+            text = (await client.get("/metrics")).text
+            assert 'foldserve_key_requests_total{key="predict",outcome="forbidden"} 3' in text
+            assert 'foldserve_key_requests_total{key="predict",outcome="admitted"} 1' in text
         predicting = dict([PREDICT.split(": ")]) if is_keyed else {}
         assert (await client.post("/predict", content=IMAGE, headers=predicting)).status_code == 200
         service.process.terminate()

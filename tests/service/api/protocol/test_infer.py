@@ -284,8 +284,8 @@ async def test_a_wrong_tensor_is_told_what_was_expected(service: Running, case: 
 
 HEAD = b'{"inputs": []}'
 MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
-    "empty": ({"content": b""}, "does not begin with JSON"),
-    "no json": ({"content": b"{"}, "does not begin with JSON"),
+    "empty": ({"content": b""}, "the body is no JSON"),
+    "no json": ({"content": b"{"}, "the body is no JSON"),
     "no object": ({"content": b"[]"}, "the body must be a JSON object"),
     "no inputs": ({"json": {}}, '"inputs" must be a list'),
     "input no object": ({"json": {"inputs": [1]}}, "an input must be a JSON object"),
@@ -301,7 +301,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "length of no number": ({"content": HEAD, "headers": {LENGTH: "x"}}, "must be a number from 1"),
     "length of nothing": ({"content": HEAD, "headers": {LENGTH: "0"}}, "must be a number from 1"),
     "length beyond": ({"content": HEAD, "headers": {LENGTH: "99"}}, "the body's 14 bytes, not '99'"),
-    "length within": ({"content": HEAD, "headers": {LENGTH: "9"}}, "does not begin with JSON"),
+    "length within": ({"content": HEAD, "headers": {LENGTH: "9"}}, "the body is no JSON"),
     "bytes left": ({"content": HEAD + b"xyz", "headers": {LENGTH: "14"}}, "3 bytes follow the JSON"),
     "size beyond": (changed(parameters={"binary_data_size": 5}), "is 5; 0 bytes are there"),
     "size of a flag": (changed(parameters={"binary_data_size": True}), "is True"),
