@@ -3,7 +3,7 @@
 ::
 
     row          the question it answers
-    Users        How much is asked, how much goes wrong, how long do they wait?
+    Users        How much is asked, how much goes wrong, how long do they wait, is that as promised?
     Stages       Where does the time go?
     Saturation   How much more would fit?
     Batches      Is the engine used well?
@@ -32,7 +32,7 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableOption, VariableRefresh
 
-from deploy.alerting import DRIFT_LIMIT, LATENCY_OBJECTIVE_S, PREDICTIONS
+from deploy.alerting import BURNS, DRIFT_LIMIT, LATENCY_OBJECTIVE_S, OBJECTIVES, PREDICTIONS
 
 DASHBOARD_FILE: Final = Path(__file__).with_name("grafana") / "dashboards" / "foldserve.json"
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${source}")
@@ -112,6 +112,15 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                     f"p{100 * q:g}",
                 )
                 for q in (0.5, 0.9, 0.99)
+            ),
+        ),
+        Panel(
+            "Budgets",
+            "short",
+            f"How many times too fast each budget burns. Below 1 it lasts; {BURNS[0].factor:g} pages.",
+            tuple(
+                Query(f"{objective.series(BURNS[0].windows[1])} / {objective.budget:g}", objective.name)
+                for objective in OBJECTIVES
             ),
         ),
     ),
