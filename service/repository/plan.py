@@ -93,9 +93,9 @@ class Plan(_Frozen):
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """Every version that the plan gives by its number, the lowest first."""
+        """Every version that the plan gives by its number, always in the same order."""
         pinned = () if self.version is None else (self.version,)
-        return tuple(sorted(self.named.union(pinned), key=int))
+        return tuple(sorted(self.named.union(pinned)))
 
     def allows(self, version: str) -> bool:
         """Whether this version may be the live one: not too high, and not on trial."""

@@ -50,6 +50,7 @@ async def test_a_running_service_follows_a_rollback(
     ("flags", "complaint"),
     [
         (("rollback", "--to", "9"), "no version 9; there is: 3, 2, 1"),
+        (("rollback", "--to", "../1"), "no version ../1; there is: 3, 2, 1"),
         (("rollback", "--to", "2"), "logits differ"),
         (("route", "--canary", "2=0.1"), "logits differ"),
         (("route", "--canary", "1=2"), "canary.weight"),
