@@ -30,6 +30,13 @@ An error is one line on stderr. With --json the result alone is on stdout.
 """
 
 
+_STAGE_NOTE = """\
+leaves behind, in runs/NAME unless said otherwise:
+  {stage.leaves}
+
+example:
+  python -m model_export {name} {stage.example}
+"""
 _ADOPT_EXAMPLES = """\
 Pixels in 0…1 go in as they are unless --mean and --std say otherwise (one value, or one a channel);
 a network that wants 0…255 has --std 0.00392156862745098, one that wants 0…16 has --std 0.0625.
@@ -57,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=stage.summary,
             description=stage.summary[0].upper() + stage.summary[1:] + ".",
+            epilog=_STAGE_NOTE.format(stage=stage, name=name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             # A flag that was not given is absent, so that it does not hide what the work folder says.
             argument_default=argparse.SUPPRESS,
         )

@@ -276,6 +276,18 @@ def test_every_stage_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> No
     assert all(f"{name} {stage.summary}" in text for name, stage in STAGES.items())
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_the_help_of_a_stage_has_what_it_leaves_and_an_example_that_is_one(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    text = capsys.readouterr().out
+    assert STAGES[name].leaves in text
+    assert f"python -m model_export {name} {STAGES[name].example}" in text
+    assert parser().parse_args([name, *STAGES[name].example.split()]).stage == name
+
+
 def test_json_is_the_result_and_nothing_else(
     finished: Run, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
