@@ -43,11 +43,11 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """One line, then the traceback if there is one. Line breaks in values cannot forge a line."""
+    """One line, then the traceback if there is one. What clients say cannot forge a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         pairs = "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())
-        message = record.getMessage().replace("\n", "\\n")
+        message = _printable(record.getMessage())
         line = f"{_timestamp(record)} {record.levelname} {record.name} {message}{pairs}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
@@ -66,6 +66,13 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(document, default=str).decode()
+
+
+def _printable(text: str) -> str:
+    """With escapes for what begins a line or commands a terminal: a message may quote a client."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def _quoted(value: object) -> str:

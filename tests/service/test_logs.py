@@ -40,9 +40,11 @@ def test_text_is_one_line_with_its_fields() -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_value_cannot_forge_a_line(form: LogFormat) -> None:
-    line = written(form, "a\n2026 INFO forged", {"id": "x\nforged\x1b[2J"})
+    line = written(form, "a\n2026 INFO forged\r\x1b[2J\x85 \u2028é", {"id": "x\nforged\x1b[2J"})
     assert line.count("\n") == 1
     assert "\x1b" not in line
+    assert len(line.splitlines()) == 1 or form == "json"
+    assert "é" in line
 
 
 def test_json_is_one_object_a_line() -> None:

@@ -27,6 +27,9 @@ LENGTH = f"Content-Length: {len(IMAGE)}"
 def wire() -> Iterator[Attempt]:
     """Bytes that are no request, or one that is not to be trusted."""
     for name, data in {
+        "no host": b"GET /livez HTTP/1.1\r\n\r\n",
+        "two hosts": b"GET /livez HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        "the same host twice": b"GET /livez HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
         "no HTTP": b"WHAT\r\n\r\n",
         "a TLS handshake": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
         "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
