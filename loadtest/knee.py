@@ -22,6 +22,7 @@ from loadtest.schedule import Phase
 
 STEPS: Final = 10
 _NEAR: Final = 1.1
+_FEWEST: Final = 10  # arrivals; of fewer a percentile says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,9 @@ def search(
                 held = rate
             else:
                 missed = rate
-        if missed < held * _NEAR:
-            break
         rate = _next(held, missed)
+        if missed < held * _NEAR or (not held and rate * phase.duration_s < _FEWEST):
+            break
     return Search(tuple(phase for phase, _ in played), _joined(played, beyond))
 
 

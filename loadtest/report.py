@@ -279,6 +279,8 @@ def _word(held: bool) -> str:
 def measured(judgement: Judgement) -> str:
     """The figure that was judged, with its unit."""
     metric, value = judgement.objective.metric, judgement.measured
+    if math.isnan(value):
+        return "nothing"
     if metric == "errors":
         return f"{value:.3%}"
     return f"{value:,.1f}/s" if metric in ("throughput", "images") else f"{value:,.2f} ms"

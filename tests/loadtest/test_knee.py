@@ -67,6 +67,14 @@ def test_a_knee_that_was_not_reached_is_none() -> None:
     assert result.limits == f"held up to {10 * 2 ** (STEPS - 1):,} arrivals/s, and more was not tried"
 
 
+def test_a_service_that_holds_nothing_is_not_asked_by_a_handful() -> None:
+    service = Scripted(0)
+    found = service.searched(100)
+    result = conclude("", found.recording, OBJECTIVES, found.phases, in_steps=True)
+    assert min(service.rates) * DURATION_S / STEPS >= 10
+    assert (result.exit_code, result.limits) == (1, "held up to 0 arrivals/s")
+
+
 def test_steps_in_which_the_generator_was_late_do_not_count() -> None:
     found = Scripted(math.inf, generator_per_s=900).searched(100)
     result = conclude("", found.recording, OBJECTIVES, found.phases, in_steps=True)

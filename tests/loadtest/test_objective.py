@@ -89,3 +89,5 @@ def test_a_run_without_answers_holds_nothing(samples: list[Sample]) -> None:
     assert not result.is_held
     assert as_document(result)["all"]["latency_ms"]["p99"] is None
     assert "nothing was answered" in as_text(result)
+    judged = as_text(conclude("run", Recording(tuple(samples), 1.0), parse("p99<1s")))
+    assert "measured nothing" in judged
