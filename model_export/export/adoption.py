@@ -37,6 +37,8 @@ from service.artifact import LOGITS_NAME, PROBABILITIES_NAME, InputContract, Tas
 _FLOATS: Final = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
 _OLDEST_OPSET: Final = 13  # from here on the operators that are added mean what they mean today
 _SMALLEST: Final = float(np.finfo(np.float32).tiny)  # log 0 is no number; this one's logarithm is −87
+# Of p and of 1 − p, where they are of one label: next to 1 float32 has no smaller steps.
+_FINEST: Final = 2.0**-24
 _CHANNELS: Final = (1, 3)
 
 
@@ -283,7 +285,8 @@ def _cast_output(graph: ir.Graph) -> None:
 def _put_logits_behind(graph: ir.Graph, task: Task) -> None:
     probabilities = graph.outputs[0]
     probabilities.name = PROBABILITIES_NAME
-    smallest = constant(graph, "adopt.smallest", np.asarray(_SMALLEST, dtype=np.float32))
+    floor = _FINEST if task is Task.MULTILABEL else _SMALLEST
+    smallest = constant(graph, "adopt.smallest", np.asarray(floor, dtype=np.float32))
     nodes = [ir.node("Max", [probabilities, smallest], name="adopt/positive")]
     nodes.append(ir.node("Log", nodes[-1].outputs, name="adopt/logarithm"))
     if task is Task.MULTILABEL:

@@ -131,6 +131,24 @@ def test_a_probability_of_zero_has_a_logit(tmp_path: Path) -> None:
     assert set(probabilities.ravel()) == {0.0, 1.0}
 
 
+def test_several_labels_that_are_certain_have_logits_that_float32_can_tell_apart(tmp_path: Path) -> None:
+    """One rounding of a probability next to 0 or 1 must not decide between a logit of 17 and one of 87."""
+    tail = [
+        helper.make_node("Constant", [], ["steep"], value_float=20.0),
+        helper.make_node("Mul", ["y", "steep"], ["z"]),
+        helper.make_node("Sigmoid", ["z"], ["p"]),
+    ]
+    output = helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, CLASSES])
+    path = linear(tmp_path / "p.onnx", ("N", 1, 4, 4), tail=tail, outputs=[output])
+    adoption = AdoptConfig(path, "probabilities", task="multilabel")
+    folder = adopt(config(tmp_path), adoption, has_dataset=False, console=QUIET)
+    generator = np.random.default_rng(2)
+    images = generator.integers(0, 256, (64, 4, 4, 1), dtype=np.uint8)
+    logits, probabilities = open_session(folder / "model.onnx").run(None, {"images": images})
+    assert 16 < np.abs(logits).max() < 17
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits.astype(np.float64))), probabilities, atol=1e-6)
+
+
 def zip_map() -> tuple[list[onnx.NodeProto], list[onnx.ValueInfoProto]]:
     """What scikit-learn's converter appends: the best label, and one map a picture."""
     tail = [
