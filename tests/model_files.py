@@ -42,6 +42,7 @@ from service.artifact import (
 Fault = Literal[
     "truncated",
     "not_onnx",
+    "empty",
     "wrong_checksum",
     "malformed_sidecar",
     "no_sidecar",
@@ -150,8 +151,9 @@ def write_model(
 def _write(path: Path, content: bytes, fault: Fault | None) -> None:
     if fault == "not_onnx":
         content = b"not a model" * 100
-    path.write_bytes(content[: len(content) // 2] if fault == "truncated" else content)
-    if fault in ("no_sidecar", "truncated"):
+    kept = {"truncated": len(content) // 2, "empty": 0}.get(fault or "", len(content))
+    path.write_bytes(content[:kept])
+    if fault in ("no_sidecar", "truncated", "empty"):
         sidecar_path(path).unlink(missing_ok=True)
         return
     digest = hashlib.sha256(content + (b"!" if fault == "wrong_checksum" else b"")).hexdigest()

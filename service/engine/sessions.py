@@ -125,6 +125,8 @@ def _build(path: Path, kind: Kind, options: EngineOptions, threads: int) -> Open
 
 def _build_fault(path: Path, kind: Kind, message: str) -> ModelRejected | ProviderUnavailable:
     """Whose fault a failed build is: the file's, or the GPU's (then its message speaks of CUDA)."""
+    if "No graph was found" in message:  # an empty file is a protobuf of nothing
+        return InvalidFile(f"{path}: {message}")
     if "External data path" in message:
         return ContractMismatch(
             f"{path}: its weights lie in another file, which no checksum covers; export it with them inside"

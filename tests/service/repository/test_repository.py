@@ -32,6 +32,7 @@ from tests.service.repository.running import exposition, options, started
 REJECTIONS: dict[Fault, type[ModelRejected]] = {
     "truncated": InvalidFile,
     "not_onnx": InvalidFile,
+    "empty": InvalidFile,
     "wrong_checksum": InvalidFile,
     "malformed_sidecar": InvalidFile,
     "no_metadata": ContractMismatch,
