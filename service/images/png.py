@@ -35,6 +35,8 @@ _CHUNK_START: Final = struct.Struct(">I4s")
 _CHECKSUM: Final = struct.Struct(">I")
 _HEADER: Final = struct.Struct(">IIBBBBB")
 _WANTED: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"})
+# Readers that come to the pixels first have no use for what these say.
+_PLACES: Final = {b"PLTE": 1, b"tRNS": 2, b"IDAT": 3}
 
 # Far more than any encoder writes (8 KiB a chunk is the smallest habit), few enough to walk quickly.
 _MAX_CHUNKS: Final = 65_536
@@ -127,7 +129,7 @@ def _chunks(data: bytes) -> dict[bytes, list[memoryview]]:
     """The bodies of the chunks that matter, by type; every checksum up to IEND verified."""
     view = memoryview(data)
     found: dict[bytes, list[memoryview]] = {}
-    position, previous = len(MAGIC), b""
+    position, previous, place = len(MAGIC), b"", 0
     try:
         for _ in range(_MAX_CHUNKS):
             length, kind = _CHUNK_START.unpack_from(data, position)
@@ -137,6 +139,9 @@ def _chunks(data: bytes) -> dict[bytes, list[memoryview]]:
             if kind in _WANTED:
                 if kind in found and not kind == previous == b"IDAT":
                     raise UndecodableImage(f"PNG: a second {_name(kind)} chunk")
+                if _PLACES.get(kind, place) < place:
+                    raise UndecodableImage(f"PNG: chunk {_name(kind)} stands too late")
+                place = _PLACES.get(kind, place)
                 found.setdefault(kind, []).append(view[body:end])
                 if kind == b"IEND":
                     return _complete(found)
@@ -222,7 +227,10 @@ def _set_palette(image: Image.Image, chunks: dict[bytes, list[memoryview]]) -> N
         raise UndecodableImage(f"PNG: colour {highest} of a palette of {len(palette) // 3}")
     image.putpalette(palette)
     if b"tRNS" in chunks:
-        image.info["transparency"] = bytes(chunks[b"tRNS"][0])
+        alphas = bytes(chunks[b"tRNS"][0])
+        if len(alphas) > len(palette) // 3:
+            raise UndecodableImage(f"PNG: {len(alphas)} transparencies of {len(palette) // 3} colours")
+        image.info["transparency"] = alphas
 
 
 def _set_transparent_colour(

@@ -108,6 +108,14 @@ def _pngs() -> Iterator[tuple[str, bytes, str]]:
         png(index + 1, 8, 3, before=palette),
         "colour 3 of a palette of 3",
     )
+    late = png(index, 8, 3)[:-12] + palette + chunk(b"IEND")
+    yield "png, a palette behind its pixels", late, "'PLTE' stands too late"
+    turned = png(index, 8, 3, before=chunk(b"tRNS", b"\0") + palette)
+    yield "png, transparency before its palette", turned, "'PLTE' stands too late"
+    clear = png(index, 8, 3, before=palette)[:-12] + chunk(b"tRNS", b"\0") + chunk(b"IEND")
+    yield "png, transparency behind its pixels", clear, "'tRNS' stands too late"
+    many = png(index, 8, 3, before=palette + chunk(b"tRNS", bytes(4)))
+    yield "png, more transparencies than colours", many, "4 transparencies of 3 colours"
     yield "png, odd transparency", png(GRAY, 8, 0, before=chunk(b"tRNS", bytes(6))), "colour of 6 bytes"
     yield "png, a flood of chunks", png(GRAY, 8, 0, before=chunk(b"tEXt") * 65_536), "more than 65536 chunks"
 
