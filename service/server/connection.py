@@ -97,6 +97,7 @@ class Connection(HttpToolsProtocol):
         self._limits = limits
         self._door = limits.door
         self._head_bytes = 0
+        self._idle_since = 0.0
         self._is_in_head = False
         self._has_begun = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -268,12 +269,22 @@ class Connection(HttpToolsProtocol):
             return False
         self._disarm()
         self._has_begun = True
-        self._unset_keepalive_if_required()
         self.transport.write(response)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._keep_alive(self.timeout_keep_alive)
         return True
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; refusals at the door have let its timer run on, which spares them two."""
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._keep_alive(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _keep_alive(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _arm(self) -> None:
         self._head_timer = self.loop.call_later(self._limits.header_timeout_s, self._give_up)

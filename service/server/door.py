@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.api.exchange import make_request_id
 from service.api.inference import parse_timeout_s
-from service.api.predict import parse_query
+from service.api.predict import Query, parse_query
 from service.api.problems import problem_response
 from service.app import Application
 from service.batcher import Batcher
@@ -36,6 +36,8 @@ _WATCH_S: Final = 0.25
 # How long a refusal holds for requests that are alike: short beside any patience, long beside a look.
 _VERDICT_S: Final = 0.001
 _MAX_VERDICTS: Final = 64
+_MAX_HEADS: Final = 64
+_LONGEST_HEAD: Final = 4096
 _METHOD: Final = "POST"
 _ROUTE: Final = "/predict"
 _BEGIN: Final = b"POST /predict"
@@ -61,11 +63,13 @@ def whole_response(error: RequestError, request_id: str, *more: tuple[bytes, byt
     return STATUS_LINE[status] + lines + b"\r\n" + body
 
 
-class _Plain(NamedTuple):
-    """What is looked at of a plain request: the query, and what its headers say."""
+class _Head(NamedTuple):
+    """What is looked at of a plain request's head, and the length of its body."""
 
-    query: bytes
-    headers: dict[bytes, bytes]
+    query: Query
+    patience_s: float
+    key: bytes
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Door:
         names = b"|".join(map(re.escape, (_LENGTH, _PATIENCE, _HOST, *_NOT_PLAIN, self._routing_header)))
         self._header = re.compile(rb"\r\n(" + names + rb"):[ \t]*([^\r\n]*)", re.IGNORECASE)
         self._until = 0.0
+        self._heads: dict[bytes, _Head | None] = {}
         self._verdicts: dict[tuple[Batcher, float], _Verdict] = {}
         # Who was let through in this turn of the event loop, and has not come to the batcher yet.
         self._inside = 0
@@ -118,27 +123,49 @@ class Door:
         now = time.monotonic()
         if self._journal.overloaded_at + _WATCH_S < now or not self._application.admits_anybody:
             self._journal.is_crowded = False
+            self._heads.clear()
             self._verdicts.clear()
             return None
-        request = self._plain(data)
-        if request is None:
+        head = self._plain(data)
+        if head is None:
             return None
         request_id = make_request_id()
-        verdict = self._verdict(request, request_id.encode(), now)
+        verdict = self._verdict(head, request_id.encode(), now)
         if verdict is None:
             self._let_in()
             return None
         self._journal.refused_at_door(_ROUTE, _METHOD, verdict.error, request_id, now)
         return verdict.response.replace(verdict.model_id, request_id.encode())
 
-    def _plain(self, data: bytes) -> _Plain | None:
+    def _plain(self, data: bytes) -> _Head | None:
         """None: these bytes are not one whole, plain request for the route."""
         end = data.find(_HEAD_END)
-        line_end = data.find(b"\r\n", 0, end + 1)
-        if end < 0 or not (data.startswith(_BEGIN) and data.endswith(_VERSION, 0, line_end)):
+        if not 0 < end <= _LONGEST_HEAD:
             return None
-        query = data[len(_BEGIN) : line_end - len(_VERSION)]
-        found: list[tuple[bytes, bytes]] = self._header.findall(data, line_end, end)
+        head = data[:end]
+        try:
+            plain = self._heads[head]
+        except KeyError:
+            plain = self._remember(head)
+        is_whole = plain is not None and len(data) == end + len(_HEAD_END) + plain.length
+        return plain if is_whole else None
+
+    def _remember(self, head: bytes) -> _Head | None:
+        """Read a head; those of one client are mostly alike, and so is what is read."""
+        if len(self._heads) >= _MAX_HEADS:
+            self._heads.clear()
+        try:
+            plain = self._heads[head] = self._read(head)
+        except RequestError:
+            plain = self._heads[head] = None
+        return plain
+
+    def _read(self, head: bytes) -> _Head | None:
+        line, _, lines = head.partition(b"\r\n")
+        if not (line.startswith(_BEGIN) and line.endswith(_VERSION)):
+            return None
+        query = line[len(_BEGIN) : -len(_VERSION)]
+        found: list[tuple[bytes, bytes]] = self._header.findall(b"\r\n" + lines)
         headers = {name.lower(): value for name, value in found}
         length = headers.get(_LENGTH, b"")
         # One of a kind, and no line that another parser would end elsewhere.
@@ -146,29 +173,27 @@ class Door:
             len(headers) == len(found)
             and _HOST in headers
             and headers.keys().isdisjoint(_NOT_PLAIN)
-            and data.count(b"\n", 0, end) == data.count(b"\r\n", 0, end)
+            and head.count(b"\n") == head.count(b"\r\n")
         )
-        is_whole = length.isdigit() and len(data) == end + len(_HEAD_END) + int(length)
-        if not (is_plain and is_whole and query[:1] in (b"", b"?")):
+        if not (is_plain and length.isdigit() and query[:1] in (b"", b"?")):
             return None
-        return _Plain(query[1:], headers)
-
-    def _verdict(self, request: _Plain, request_id: bytes, now: float) -> _Verdict | None:
-        """A refusal for overload; None: there is none, or another one, which is not for here."""
-        try:
-            query = parse_query(request.query)
-            patience_s = parse_timeout_s(request.headers.get(_PATIENCE))
-            key = request.headers.get(self._routing_header) or request_id
-            batcher = self._inference.resolve(query.model, query.version, key).batcher
-        except RequestError:
-            return None
+        patience_s = parse_timeout_s(headers.get(_PATIENCE))
         if patience_s is None:
             patience_s = self._inference.limits.default_deadline_s
-        verdict = self._verdicts.get((batcher, patience_s))
+        return _Head(parse_query(query[1:]), patience_s, headers.get(self._routing_header, b""), int(length))
+
+    def _verdict(self, head: _Head, request_id: bytes, now: float) -> _Verdict | None:
+        """A refusal for overload; None: there is none, or another one, which is not for here."""
+        try:
+            key = head.key or request_id
+            batcher = self._inference.resolve(head.query.model, head.query.version, key).batcher
+        except RequestError:
+            return None
+        verdict = self._verdicts.get((batcher, head.patience_s))
         if verdict is not None and now < verdict.until:
             return verdict
         try:
-            batcher.foresee(1 + self._inside, now + patience_s)
+            batcher.foresee(1 + self._inside, now + head.patience_s)
         except Overloaded as error:
             verdict = _Verdict(
                 now + _VERDICT_S, error, request_id, whole_response(error, request_id.decode())
@@ -180,7 +205,7 @@ class Door:
         self._journal.overloaded_at = now
         if len(self._verdicts) >= _MAX_VERDICTS:
             self._verdicts.clear()
-        self._verdicts[batcher, patience_s] = verdict
+        self._verdicts[batcher, head.patience_s] = verdict
         return verdict
 
     def _let_in(self) -> None:

@@ -29,6 +29,9 @@ _OPTIONS: Final = (
     (-1, 4 * _MIB, "MALLOC_TRIM_THRESHOLD_"),
 )
 
+# Of objects more than before for the youngest generation, and of looks at the younger one for the others.
+_THRESHOLDS: Final = (50_000, 20, 100)
+
 
 def keep_level() -> None:
     """Set this process's allocator, before there are threads. Other C libraries than glibc are left alone."""
@@ -44,9 +47,12 @@ def spare_what_stays() -> None:
     """Have Python's garbage collector pass over all that is there now, for as long as the process lives.
 
     Modules and models are some hundred thousand objects; to look through them again takes tens of
-    milliseconds, in which nobody is answered.
+    milliseconds, in which nobody is answered. What comes later is looked through more rarely than usual: a
+    few batches' objects, which need no collector, are more than its usual threshold, and thousands of open
+    connections would be looked through every time. That took a third of the CPU in an overload.
 
-    Source: ``gc.freeze`` in Python's documentation.
+    Source: ``gc.freeze`` and ``gc.set_threshold`` in Python's documentation.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)

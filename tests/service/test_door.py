@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.errors import Reason
+from service.server.connection import Connection
 from service.server.door import Door
 from tests.service.test_server import Serve, Served, serve, until
 from tests.service.wire import GET, IMAGE, Answer, Wire, request
@@ -101,6 +102,7 @@ LET_THROUGH = {
     "two hosts": (request(IMAGE, None, "Host: y"), 400),
     "two lengths": (request(IMAGE, None, f"Content-Length: {len(IMAGE)}"), 400),
     "a bare line feed": (request(IMAGE, None, "X-A: b\nX-C: d"), 400),
+    "a length of many digits": (request().replace(b"Length: ", b"Length: " + b"0" * 5000), 400),
     "a patience that is none": (request(IMAGE, None, "X-Request-Timeout-Ms: soon"), 400),
     "an unknown parameter": (request().replace(b"/predict", b"/predict?colour=red"), 400),
     "an unknown model": (request().replace(b"/predict", b"/predict?model=none"), 404),
@@ -135,6 +137,35 @@ async def test_a_request_in_pieces_and_requests_in_one_piece_go_the_usual_way(
         await wire.send(request() * 2)
         assert [(await wire.answer()).status for _ in range(2)] == [503, 503]
         assert not any(looks)
+
+
+async def test_what_was_read_of_one_head_is_not_taken_for_another(serve: Serve, looks: list[bool]) -> None:
+    async with crowded(serve) as (_, wire, _):
+        for length in (len(IMAGE), len(IMAGE) + 1, len(IMAGE)):
+            await wire.send(request(IMAGE + b"x" * (length - len(IMAGE))))
+            assert (await wire.answer()).status == 503
+        await wire.send(request(IMAGE, len(IMAGE) + 1))
+        await until(lambda: len(looks) == 4)
+        await wire.send(b"x")
+        assert (await wire.answer()).status == 503
+        assert looks == [True, True, True, False]
+
+
+async def test_who_was_refused_has_the_whole_time_to_ask_again(serve: Serve) -> None:
+    async with crowded(serve, keep_alive_timeout_s=30) as (served, wire, _):
+        for _ in range(2):
+            await wire.send(request())
+            await wire.answer()
+        (connection,) = [
+            each
+            for each in served.server.server_state.connections
+            if isinstance(each, Connection) and each._idle_since
+        ]
+        connection.timeout_keep_alive_handler()
+        assert not connection.transport.is_closing()
+        connection._idle_since -= 31
+        connection.timeout_keep_alive_handler()
+        assert await wire.ended()
 
 
 async def test_who_needs_a_key_is_asked_for_it(serve: Serve, looks: list[bool]) -> None:

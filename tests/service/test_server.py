@@ -79,11 +79,13 @@ def serve(tmp_path: Path) -> Serve:
         running = asyncio.create_task(server.run_until_stopped([listener]))
         await until(lambda: application.why_not_ready() is None)
         served = Served(server, port)
-        yield served
-        served.gate.open()
-        server.should_exit = True
-        async with asyncio.timeout(TIMEOUT_S):
-            await running
+        try:
+            yield served
+        finally:
+            served.gate.open()
+            server.should_exit = True
+            async with asyncio.timeout(TIMEOUT_S):
+                await running
 
     return serving
 
