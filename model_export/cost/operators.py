@@ -5,6 +5,7 @@
     convolution             output elements · (in channels / groups) · kernel elements
     transposed convolution  input elements · (out channels / groups) · kernel elements
     linear, matmul          output elements · inner size
+    einsum of two           product of the sizes of all its indices
     attention               query · key products and weights · value products
 
 All sizes are those of one instance. A program for batches of any size says itself where the batch is, also
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-Rule = Callable[[Node], int]
+Rule = Callable[[Node], int | None]
 
 # They show the same memory in another way, so they cost neither arithmetic nor bytes.
 _VIEWS = """
@@ -35,14 +36,15 @@ VIEWS: Final = frozenset(_VIEWS.split())
 
 # No multiply-adds worth the name: elementwise, pooling, normalisation, reductions, moved data.
 _ELEMENTWISE = """
-    _adaptive_avg_pool2d _native_batch_norm_legit_no_training abs adaptive_avg_pool1d
-    adaptive_avg_pool2d adaptive_max_pool2d add amax amin avg_pool1d avg_pool2d avg_pool3d batch_norm
-    bitwise_and bitwise_or cat celu channel_shuffle clamp clamp_max clamp_min clone constant_pad_nd copy
-    div elu embedding eq exp ge gelu group_norm gt hardsigmoid hardswish hardtanh instance_norm
-    layer_norm le leaky_relu log log_softmax lt max max_pool1d max_pool2d max_pool3d maximum mean min
-    minimum mish mul native_batch_norm ne neg pad pixel_shuffle pixel_unshuffle pow prelu relu relu6
-    rsqrt rsub selu sigmoid silu softmax softplus sqrt stack sub sum tanh to upsample_bicubic2d
-    upsample_bilinear2d upsample_nearest2d where
+    _adaptive_avg_pool2d _native_batch_norm_legit_no_training _weight_norm abs adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_max_pool2d add amax amin arange avg_pool1d avg_pool2d avg_pool3d
+    batch_norm bitwise_and bitwise_or cat celu channel_shuffle clamp clamp_max clamp_min clone
+    constant_pad_nd copy div elu embedding eq exp full ge gelu group_norm gt hardsigmoid hardswish
+    hardtanh instance_norm layer_norm le leaky_relu log log_softmax lt max max_pool1d max_pool2d
+    max_pool3d maximum mean min minimum mish mul native_batch_norm ne neg ones ones_like pad
+    pixel_shuffle pixel_unshuffle pow prelu relu relu6 repeat roll rsqrt rsub selu sigmoid silu softmax
+    softplus sqrt stack sub sum tanh to upsample_bicubic2d upsample_bilinear2d upsample_nearest2d where
+    zeros zeros_like
 """
 ELEMENTWISE: Final = frozenset(_ELEMENTWISE.split())
 
@@ -137,6 +139,23 @@ def _attention(node: Node) -> int:
     return queries * of_one(key.shape[-2]) * (int(query.shape[-1]) + int(value.shape[-1]))
 
 
+def _einsum(node: Node) -> int | None:
+    """``einsum("nd,kd->nk", [a, b])``: every combination of all indices is one multiply-add."""
+    equation, operands = node.args[0], node.args[1]
+    if not isinstance(equation, str) or not isinstance(operands, list | tuple) or "." in equation:
+        return None
+    indices = equation.replace(" ", "").split("->")[0].split(",")
+    if len(indices) != len(operands) or len(operands) != 2:
+        return None
+    shapes = [tensors(each)[0].shape for each in operands if isinstance(each, Node)]
+    sizes = {
+        index: of_one(size)
+        for names, shape in zip(indices, shapes, strict=True)
+        for index, size in zip(names, shape, strict=True)
+    }
+    return math.prod(sizes.values())
+
+
 _RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         "conv1d": _convolution,
@@ -151,6 +170,7 @@ _RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "mm": _product,
         "bmm": _product,
         "addmm": _added_product,
+        "einsum": _einsum,
         "scaled_dot_product_attention": _attention,
     }
 )

@@ -96,6 +96,17 @@ class Merging(nn.Module):
         return logits
 
 
+class Einstein(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 192))
+
+    def forward(self, x: Tensor) -> Tensor:
+        similar = torch.einsum("nchw, ndhw -> ncd", x, x)
+        logits = torch.einsum("nd,kd->nk", x.flatten(1), self.weight)
+        return logits + similar.flatten(1)[:, :5]
+
+
 class OneDimensional(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(
@@ -103,7 +114,13 @@ class OneDimensional(nn.Sequential):
         )
 
 
-NETWORKS = {"five": FIVE, "attention": Attention(), "merging": Merging(), "1d": OneDimensional()}
+NETWORKS = {
+    "five": FIVE,
+    "attention": Attention(),
+    "merging": Merging(),
+    "einsum": Einstein(),
+    "1d": OneDimensional(),
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch copies its own deprecated classes
