@@ -79,6 +79,8 @@ def _costed(parsed: argparse.Namespace, console: Console) -> CostTable | CostCom
     """The cost of a run's network; or, with ``--input`` alone, of one that nobody has begun a run with."""
     flags = vars(parsed)
     found: CostTable | CostComparison
+    if "picture" in flags:
+        costs.require_place(flags["picture"])
     if "input" in flags and not flags.keys() & {"dataset", "name", "workdir"}:
         found = _estimated(flags, console)
     elif "classes" in flags:

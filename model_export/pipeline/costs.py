@@ -89,6 +89,16 @@ def show(found: CostComparison, model: ModelConfig, console: Console) -> None:
     cost.print_comparison(found.before, found.after, console)
 
 
+def require_place(file: Path) -> None:
+    """Checks, before anything is counted, that there is a folder for the picture.
+
+    Raises:
+        InvalidConfig: There is none.
+    """
+    if not file.absolute().parent.is_dir():
+        raise InvalidConfig(f"--picture {file}: {file.parent} is no folder; make it first")
+
+
 def write_picture(found: CostTable | CostComparison, file: Path) -> None:
     """The costs layer by layer, as an SVG file.
 

@@ -170,6 +170,7 @@ def test_a_wrong_command_line_is_refused(
         ),
         # As it was said, and in one line, whatever others raise.
         (["run", "--model", f"{__name__}:boom"], 1, "boom: boom() failed: ValueError: one; two"),
+        (["cost", "--input", "3x32x32", "--picture", "no/x.svg"], 2, "no is no folder; make it first"),
         (["cost", "--input", "3x32x32", "--classes", "0"], 2, "--classes 0: must be at least 1"),
     ],
 )
