@@ -79,7 +79,7 @@ def read(name: str, data: bytes) -> Picture:
             return Picture(bmp.read_palette(data))
     if name == "tiff":
         tiff.check(data)
-    image = _loaded(name, data)
+    image = _loaded(name, data, _SIZES[name](data))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return Picture(tiff.in_8_bits(image))  # the plugin has turned it upright
     return Picture(image, exif_orientation(image.info.get("exif", b"")))
@@ -87,13 +87,18 @@ def read(name: str, data: bytes) -> Picture:
 
 def _read_gif(data: bytes) -> Picture:
     frame = gif.first_frame(data)
-    return Picture(gif.placed(_loaded("gif", gif.alone(data, frame)), frame))
+    return Picture(gif.placed(_loaded("gif", gif.alone(data, frame), frame.size), frame))
 
 
-def _loaded(name: str, data: bytes) -> ImageFile.ImageFile:
-    """The plugin's picture, decoded."""
+def _loaded(name: str, data: bytes, size: tuple[int, int]) -> ImageFile.ImageFile:
+    """The plugin's picture, decoded, if it is of the size that was compared with the limit.
+
+    Two readers of one header may not understand it alike; memory is what the plugin makes of it.
+    """
     with _blaming_the_bytes(name):
         image = _PLUGINS[name](io.BytesIO(data))
+        if image.width * image.height != size[0] * size[1]:
+            raise ValueError(f"a header of {size[0]}x{size[1]} and of {image.width}x{image.height} pixels")
         image.load()
     return image
 
@@ -118,6 +123,14 @@ def avif_size(data: bytes) -> tuple[int, int]:
     """Width and height of the first image."""
     with _blaming_the_bytes("avif"):
         return _PLUGINS["avif"](io.BytesIO(data)).size
+
+
+_SIZES: Final[dict[str, Callable[[bytes], tuple[int, int]]]] = {
+    "webp": webp_size,
+    "bmp": bmp.size,
+    "tiff": tiff.size,
+    "avif": avif_size,
+}
 
 
 @contextmanager

@@ -269,6 +269,8 @@ def _directory(data: bytes, layout: _Layout) -> dict[int, _Field]:
         value = start + layout.entry.size - layout.inline_bytes
         if length > layout.inline_bytes:
             (value,) = struct.unpack_from(offset_format, data, value)
+        if tag in fields:  # readers choose differently, and one of the two would be unchecked
+            raise UndecodableImage(f"TIFF: tag {tag} stands twice")
         if value + length > len(data):
             raise UndecodableImage(f"TIFF: truncated, tag {tag} lies outside the file")
         fields[tag] = _Field(kind, values, value)

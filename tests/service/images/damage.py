@@ -243,6 +243,9 @@ def _tiff_guesses() -> Iterator[tuple[str, bytes, str]]:
 
     yield "tiff, a strip too short", of([rgb[:-5]], three), "rows are missing"
     yield "tiff, a strip too few", of([rgb[:54]], three, t278=[1]), "1 of 13 strips"
+    # The second is what was compared with the limit; Pillow took the first, and 15 GB of memory.
+    bomb = of([gray], one).replace(struct.pack("<HHII", 259, 3, 1, 1), struct.pack("<HHII", 257, 4, 1, 2**31))
+    yield "tiff, two heights", bomb, "tag 257 stands twice"
     yield "tiff, signed numbers", of([gray], one, t339=[2]), "no agreed meaning"
     yield (
         "tiff, a sample without a meaning",

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from service.errors import RequestError, TooManyPixels, UndecodableImage, UnsupportedMediaType
-from service.images import FORMATS, DecodeLimits, decode, is_quick, probe
+from service.images import FORMATS, DecodeLimits, decode, gif, is_quick, plugins, probe
 from tests.service.images import encoders
 from tests.service.images.contracts import contract
 from tests.service.images.corpus import Specimen, colours, specimens
@@ -134,6 +134,20 @@ def test_a_bomb_costs_no_memory() -> None:
     for _ in range(10):
         refused(bomb, TooManyPixels, "12000x12000 is 144000000 pixels")
     assert process.memory_info().rss - before < 8 * 2**20
+
+
+@pytest.mark.parametrize("bomb", BOMBS[2:], ids=lambda specimen: specimen.format)
+def test_what_the_plugin_finds_larger_than_the_limit_saw_is_not_decoded(
+    bomb: Specimen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should the two ever read one header differently, as they did for a TIFF with two heights."""
+    monkeypatch.setitem(plugins._SIZES, bomb.format, lambda _: (1, 1))
+    if bomb.format == "gif":
+        first_frame = gif.first_frame
+        monkeypatch.setattr(gif, "first_frame", lambda data: first_frame(data)._replace(size=(1, 1)))
+        monkeypatch.setattr(gif, "alone", lambda data, _: data)
+    with pytest.raises(UndecodableImage, match="a header of 1x1 and of"):
+        plugins.read(bomb.format, bomb.data)
 
 
 def test_a_thread_thin_picture_costs_no_memory() -> None:
