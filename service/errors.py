@@ -45,7 +45,7 @@ statuses are no business of this module: they live in one table at the edge (`se
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 # Of what is said of one error, in its answer and in the log.
 _MOST_CHARACTERS: Final = 1000
@@ -106,6 +106,18 @@ class RequestError(FoldserveError):
             detail = detail[:_MOST_CHARACTERS] + "…"
         self.detail = detail.encode(errors="backslashreplace").decode()
         super().__init__(self.detail)
+
+    def without_frames(self) -> Self:
+        """This error, when it has been raised for the last time, without the frames that it went through.
+
+        They know the request's body, and one of them knows the error: until garbage is collected none of
+        them would go.
+        """
+        error: BaseException | None = self
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
+        return self
 
 
 class MalformedBody(RequestError):

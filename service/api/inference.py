@@ -184,7 +184,7 @@ class Inference:
             if is_quick(instance, limits):
                 return _decode_timed(instance, contract, limits, started)
         except RequestError as error:
-            return error
+            return error.without_frames()
         loop = asyncio.get_running_loop()
         arguments = instance, contract, limits, started
         return work.add(loop.run_in_executor(self._pool, _decode_in_time, deadline, *arguments))
@@ -245,7 +245,7 @@ async def _settled(work: Awaitable[T]) -> T | RequestError:
     try:
         return await work
     except RequestError as error:
-        return error
+        return error.without_frames()
 
 
 def _submit(

@@ -224,6 +224,7 @@ class Application:
             await self._dispatch(exchange)
         except RequestError as error:
             await self._refuse(exchange, error)
+            error.without_frames()
         except asyncio.CancelledError:  # the grace is over: the server cancels what still runs
             await self._refuse(exchange, ShuttingDown("the process shut down before this was answered"))
         except ClientLeft:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gc
+import json
 import resource
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,16 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import pytest
 
 from service.app import Application
 from service.batcher import Batcher
-from service.errors import InvalidConfiguration, Reason
+from service.errors import InvalidConfiguration, Reason, RequestError
 from service.server.connection import Connection
 from service.server.listener import bind, raise_descriptor_limit
 from service.server.process import Server
 from service.settings import Settings
-from tests.model_files import write_model
+from tests.model_files import png, write_model
 from tests.service.api.gate import Gate, GatedRepository
 from tests.service.wire import GET, IMAGE, TIMEOUT_S, Wire, request
 
@@ -351,6 +355,35 @@ async def test_a_request_names_its_host_once(serve: Serve, hosts: bytes, version
     async with serve() as served, served.connected() as wire:
         await wire.send(b"GET /livez HTTP/%b\r\n%b\r\n" % (version, hosts))
         assert (await wire.answer()).status == status
+
+
+BAD = {
+    "decoded at once": request(IMAGE[:-20]),
+    "decoded by a thread": request(png(np.zeros((900, 900, 3), np.uint8))[:-20]),
+    "no image": request(b"x" * 100),
+    "instances": request(b'{"instances": [{"b64": "eHg="}]}').replace(
+        b"/predict", b"/v1/models/tiny:predict"
+    ),
+    "one of two": request(
+        json.dumps({"images": [base64.b64encode(data).decode() for data in (IMAGE, b"x")]}).encode()
+    ).replace(b"image/png", b"application/json"),
+}
+
+
+@pytest.mark.parametrize("sent", BAD.values(), ids=BAD)
+async def test_nothing_of_a_refused_request_waits_for_the_garbage_collector(
+    serve: Serve, sent: bytes
+) -> None:
+    """Its body would be kept as well: a hundred refused photographs are a gigabyte."""
+    async with serve() as served, served.connected() as wire:
+        gc.collect()
+        gc.disable()
+        try:
+            await wire.send(sent)
+            assert (await wire.answer()).status in (200, 400, 422)
+            await until(lambda: not [kept for kept in gc.get_objects() if isinstance(kept, RequestError)])
+        finally:
+            gc.enable()
 
 
 async def test_a_refused_upload_hears_why_before_the_connection_ends(serve: Serve) -> None:

@@ -140,6 +140,8 @@ class Methods:
                 return reply
             except RequestError as error:
                 journal.refused(call, error)
+                error.without_frames()
+                del request  # gRPC keeps this frame until garbage is collected
                 await call.refuse(error)
             except (asyncio.CancelledError, ClientLeft):
                 journal.abandoned(call, ClientLeft("queue"))
