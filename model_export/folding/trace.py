@@ -47,16 +47,7 @@ def _quiet() -> Iterator[None]:
 def capture(
     model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic_shapes: DynamicShapes
 ) -> ExportedProgram:
-    """The model as a functional program.
-
-    Args:
-        model: In eval mode; not modified, its parameters are shared.
-        example_inputs: What `forward` is traced with.
-        dynamic_shapes: As `torch.export.export` takes them.
-
-    Raises:
-        ModelError: `torch.export` cannot trace the model.
-    """
+    """The model as a functional program. Arguments and errors are those of `traced`."""
     return functional(traced(model, example_inputs, dynamic_shapes))
 
 
