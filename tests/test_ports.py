@@ -23,7 +23,7 @@ def test_the_kernel_gives_it_to_nobody(unused_tcp_port_factory: Callable[[], int
 
 def test_no_other_process_chooses_it_while_this_one_lives(unused_tcp_port: int) -> None:
     program = f"from tests.ports import free_port; free_port([{unused_tcp_port}])"
-    other = subprocess.run(  # noqa: S603
+    other = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert "no free port" in other.stderr

@@ -215,7 +215,7 @@ def test_what_ends_by_itself_ends_all_and_is_told(
     command = [sys.executable, "-m", "deploy.monitor", "--host", f"http://127.0.0.1:{ports[0]}"]
     command += ["--start", f"{sys.executable} -m service --workers 1 --repository {tmp_path}"]
     command += ["--prometheus", f"127.0.0.1:{ports[1]}", "--alertmanager", f"127.0.0.1:{ports[2]}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as monitor:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as monitor:  # noqa: S603 - our own program
         assert monitor.stdout is not None
         while "Ctrl-C" not in monitor.stdout.readline():
             assert monitor.poll() is None
