@@ -28,6 +28,7 @@ _RETRY_S: Final = 1.0
 # As uvicorn writes it, at once and before the response.
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _VERSIONS: Final = ("1.0", "1.1")
+_NO_HTTP: Final = "this is not a valid HTTP/1.1 request"
 
 
 class _OneWrite:
@@ -208,8 +209,6 @@ class Connection(HttpToolsProtocol):
         if self._refusal is not None:
             raise httptools.HttpParserError(self._refusal.detail)
         self._head_bytes = 0
-        if self.parser.get_http_version() not in _VERSIONS or self.parser.get_method() == b"CONNECT":
-            raise httptools.HttpParserError("another protocol")
         self._has_offer = self.parser.should_upgrade()
         if self._has_offer:
             return  # it comes again
@@ -243,8 +242,11 @@ class Connection(HttpToolsProtocol):
         limit = self._limits.max_header_bytes
         if self._head_bytes > limit and self._exact_head_bytes() > limit:
             return self._headers_too_large()
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS or self.parser.get_method() == b"CONNECT":
+            return MalformedBody(_NO_HTTP)
         hosts = [name for name, _ in self.headers if name == b"host"]
-        if len(hosts) != 1 and self.parser.get_http_version() == "1.1":  # RFC 9112, section 3.2
+        if len(hosts) != 1 and version == "1.1":  # RFC 9112, section 3.2
             return MalformedBody(f"a request of HTTP/1.1 has one header `Host`; this one has {len(hosts)}")
         return None
 
@@ -301,7 +303,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, _msg: str) -> None:
         """uvicorn's hook for what its parser did not understand."""
-        self._refuse(self._refusal or MalformedBody("this is not a valid HTTP/1.1 request"))
+        self._refuse(self._refusal or MalformedBody(_NO_HTTP))
 
     def _refuse(self, error: RequestError) -> None:
         """Answer without the application, and close in stages. Who asked before is answered before."""

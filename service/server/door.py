@@ -19,6 +19,7 @@ import re
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -104,7 +105,8 @@ class Door:
         names = b"|".join(map(re.escape, (_LENGTH, _PATIENCE, _HOST, *_NOT_PLAIN, self._routing_header)))
         self._header = re.compile(rb"\r\n(" + names + rb"):[ \t]*([^\r\n]*)", re.IGNORECASE)
         self._until = 0.0
-        self._heads: dict[bytes, _Head | None] = {}
+        # The heads of one client are mostly alike.
+        self._known = lru_cache(_MAX_HEADS)(self._read)
         self._verdicts: dict[tuple[Batcher, float], _Verdict] = {}
         # Who was let through in this turn of the event loop, and has not come to the batcher yet.
         self._inside = 0
@@ -123,7 +125,7 @@ class Door:
         now = time.monotonic()
         if self._journal.overloaded_at + _WATCH_S < now or not self._application.admits_anybody:
             self._journal.is_crowded = False
-            self._heads.clear()
+            self._known.cache_clear()
             self._verdicts.clear()
             return None
         head = self._plain(data)
@@ -142,23 +144,9 @@ class Door:
         end = data.find(_HEAD_END)
         if not 0 < end <= _LONGEST_HEAD:
             return None
-        head = data[:end]
-        try:
-            plain = self._heads[head]
-        except KeyError:
-            plain = self._remember(head)
+        plain = self._known(data[:end])
         is_whole = plain is not None and len(data) == end + len(_HEAD_END) + plain.length
         return plain if is_whole else None
-
-    def _remember(self, head: bytes) -> _Head | None:
-        """Read a head; those of one client are mostly alike, and so is what is read."""
-        if len(self._heads) >= _MAX_HEADS:
-            self._heads.clear()
-        try:
-            plain = self._heads[head] = self._read(head)
-        except RequestError:
-            plain = self._heads[head] = None
-        return plain
 
     def _read(self, head: bytes) -> _Head | None:
         line, _, lines = head.partition(b"\r\n")
@@ -177,10 +165,14 @@ class Door:
         )
         if not (is_plain and length.isdigit() and query[:1] in (b"", b"?")):
             return None
-        patience_s = parse_timeout_s(headers.get(_PATIENCE))
+        try:
+            patience_s = parse_timeout_s(headers.get(_PATIENCE))
+            asked = parse_query(query[1:])
+        except RequestError:
+            return None
         if patience_s is None:
             patience_s = self._inference.limits.default_deadline_s
-        return _Head(parse_query(query[1:]), patience_s, headers.get(self._routing_header, b""), int(length))
+        return _Head(asked, patience_s, headers.get(self._routing_header, b""), int(length))
 
     def _verdict(self, head: _Head, request_id: bytes, now: float) -> _Verdict | None:
         """A refusal for overload; None: there is none, or another one, which is not for here."""
