@@ -11,16 +11,14 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from deploy.audit.pins import read_pins
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", MAKEFILE, re.MULTILINE))
-PINS = dict(
-    line.partition(" ;")[0].split("==")
-    for line in (ROOT / "constraints.txt").read_text().splitlines()
-    if line and not line.lstrip().startswith("#")
-)
+PINS = read_pins(ROOT / "constraints.txt")
 
 
 def _sources() -> list[Path]:
