@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from service.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
-from service.images import bmp, gif, jpeg, plugins, png, tiff
+from service.images import gif, jpeg, plugins, png, tiff
 
 FORMATS: Final = frozenset({"jpeg", "png", "webp", "bmp", "gif", "tiff", "avif"})
 
@@ -37,11 +37,8 @@ _AVIF_BRANDS: Final = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
 _SIZES: Final[dict[str, Callable[[bytes], tuple[int, int]]]] = {
     "png": png.size,
     "jpeg": jpeg.size,
-    "webp": plugins.webp_size,
-    "bmp": bmp.size,
     "gif": gif.size,
-    "tiff": tiff.size,
-    "avif": plugins.avif_size,
+    **plugins.SIZES,
 }
 
 

@@ -79,7 +79,7 @@ def read(name: str, data: bytes) -> Picture:
             return Picture(bmp.read_palette(data))
     if name == "tiff":
         tiff.check(data)
-    image = _loaded(name, data, _SIZES[name](data))
+    image = _loaded(name, data, SIZES[name](data))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return Picture(tiff.in_8_bits(image))  # the plugin has turned it upright
     return Picture(image, exif_orientation(image.info.get("exif", b"")))
@@ -125,7 +125,8 @@ def avif_size(data: bytes) -> tuple[int, int]:
         return _PLUGINS["avif"](io.BytesIO(data)).size
 
 
-_SIZES: Final[dict[str, Callable[[bytes], tuple[int, int]]]] = {
+# What the header says of width and height.
+SIZES: Final[dict[str, Callable[[bytes], tuple[int, int]]]] = {
     "webp": webp_size,
     "bmp": bmp.size,
     "tiff": tiff.size,

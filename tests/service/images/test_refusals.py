@@ -141,7 +141,7 @@ def test_what_the_plugin_finds_larger_than_the_limit_saw_is_not_decoded(
     bomb: Specimen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Should the two ever read one header differently, as they did for a TIFF with two heights."""
-    monkeypatch.setitem(plugins._SIZES, bomb.format, lambda _: (1, 1))
+    monkeypatch.setitem(plugins.SIZES, bomb.format, lambda _: (1, 1))
     if bomb.format == "gif":
         first_frame = gif.first_frame
         monkeypatch.setattr(gif, "first_frame", lambda data: first_frame(data)._replace(size=(1, 1)))
