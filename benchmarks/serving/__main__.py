@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.serving import generator, limits, report, rounds, workloads
+from benchmarks.serving import generator, report, rounds, workloads
 from benchmarks.serving.contenders import CONTENDERS, Contender
+from benchmarks.serving.limits import Limits
+from benchmarks.serving.rounds import Cell
 from benchmarks.serving.server import WrongAnswer
 
 
@@ -33,8 +35,9 @@ def _run(options: argparse.Namespace, plan: rounds.Plan) -> None:
     contenders = _installed(options.contenders)
     for name in options.workloads:
         workload = workloads.prepare(name, options.folder, options.photos)
-        bounds = limits.measure(workload)
-        cells = tuple(rounds.play(plan, workload, contenders, _tell))
+        played = list(rounds.play(plan, workload, contenders, _tell))
+        bounds = tuple(each for each in played if isinstance(each, Limits))
+        cells = tuple(each for each in played if isinstance(each, Cell))
         report.keep(options.folder, name, report.Measured(plan, bounds, cells, report.this_machine()))
     measured = report.kept(options.folder)
     print(report.table(measured))

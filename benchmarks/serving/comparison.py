@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from benchmarks.serving.limits import Limits, by_round
 from benchmarks.serving.rounds import Cell
 
 OURS = "foldserve"
+LIMIT = "limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,24 @@ def ratios(cells: Sequence[Cell]) -> list[Ratio]:
         _ratio(group, [ours[cell.workload, cell.concurrency, cell.round] for cell in group])
         for (workload, contender, concurrency), group in _grouped(cells).items()
         if contender != OURS and (workload, concurrency, group[0].round) in ours
+    ]
+
+
+def shares(cells: Sequence[Cell], limits: Sequence[Limits]) -> list[Ratio]:
+    """Ours over the limit of the same round; 1: nothing is left to win.
+
+    Args:
+        cells: Of one workload.
+        limits: Of its rounds, in their order.
+    """
+    bounds = by_round(limits)
+    return [
+        _ratio(
+            [replace(cell, contender=LIMIT, images_per_s=bounds[cell.round]) for cell in group],
+            [cell.images_per_s for cell in group],
+        )
+        for (_, contender, _), group in _grouped(cells).items()
+        if contender == OURS
     ]
 
 

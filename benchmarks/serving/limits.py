@@ -4,12 +4,15 @@
 
     limit = cores / (decoding + inference)      both in core-seconds an image
 
-Decoding: Pillow on one core. Inference: the best batch size, times the cores it used.
+Decoding: Pillow on one core. Inference: the best batch size, times the cores it used. The machine's speed
+changes with the hour, so the limits are measured in every round, like the contenders; and which batch size
+is the best is decided by the medians, since the highest of several noisy figures is too high.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,11 +40,20 @@ class Limits:
     decode_per_s: float
     infer_per_s: dict[int, float]
 
-    @property
-    def images_per_s(self) -> float:
-        """The limit of both together on all cores."""
-        core_s = 1 / self.decode_per_s + self.cores / max(self.infer_per_s.values())
+    def images_per_s(self, batch_size: int) -> float:
+        """The limit of both together on all cores, with batches of one size."""
+        core_s = 1 / self.decode_per_s + self.cores / self.infer_per_s[batch_size]
         return self.cores / core_s
+
+
+def by_round(measured: Sequence[Limits]) -> list[float]:
+    """Images a second, round by round, with the batch size that is the best of all rounds together."""
+    medians = {
+        size: statistics.median(limits.infer_per_s[size] for limits in measured)
+        for size in measured[0].infer_per_s
+    }
+    best = max(medians, key=medians.__getitem__)
+    return [limits.images_per_s(best) for limits in measured]
 
 
 def measure(workload: Workload) -> Limits:

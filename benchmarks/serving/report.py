@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from benchmarks.serving.comparison import Median, Ratio, medians, ratios
-from benchmarks.serving.limits import Limits
+from benchmarks.serving.comparison import Median, Ratio, medians, ratios, shares
+from benchmarks.serving.limits import Limits, by_round
 from benchmarks.serving.rounds import Cell, Plan
 from benchmarks.serving.workloads import NAMES
 
@@ -29,8 +30,8 @@ measurement. Contenders take turns, in a new order each round. A cell is the med
 second (p99 in ms), and ×, our rate over theirs in the same round. *CPU-ms* an image and *MB* (shared pages
 counted once) are those of the highest concurrency; *ready* is from the start of the process to its first
 answer. *limit*: decoding by Pillow and inference at its best batch size on all cores, with no service around
-them. `constant`: a bare ASGI function that answers without looking, in one process; not in the picture.
-`foldserve` has its default settings.
+them, measured in every round like the contenders. `constant`: a bare ASGI function that answers without
+looking, in one process; not in the picture. `foldserve` has its default settings.
 
 Made by `make bench`{how}.
 """
@@ -41,11 +42,12 @@ class Measured:
     """One workload.
 
     Attributes:
+        limits: One a round.
         machine: In words.
     """
 
     plan: Plan
-    limits: Limits
+    limits: tuple[Limits, ...]
     cells: tuple[Cell, ...]
     machine: str
 
@@ -98,7 +100,7 @@ def _results(folder: Path) -> Path:
     return folder / "results"
 
 
-def _section(workload: str, cells: Sequence[Cell], limit: Limits) -> Iterable[str]:
+def _section(workload: str, cells: Sequence[Cell], limits: Sequence[Limits]) -> Iterable[str]:
     rows = [median for median in medians(cells) if median.workload == workload]
     compared = {
         (ratio.contender, ratio.concurrency): ratio for ratio in ratios(cells) if ratio.workload == workload
@@ -115,8 +117,10 @@ def _section(workload: str, cells: Sequence[Cell], limit: Limits) -> Iterable[st
         last = own[-1]
         weights = f"{last.cpu_ms:.2f} | {last.memory_bytes / 2**20:.0f} | {last.ready_s:.1f}"
         yield f"| {contender} | {' | '.join(shown)} | {weights} |"
-    rest = " |" * (len(concurrencies) + 2)
-    yield f"| limit: decoding and inference on {limit.cores} cores | {limit.images_per_s:,.0f} |{rest}"
+    limit = f"{statistics.median(by_round(limits)):,.0f}"
+    reached = {share.concurrency: f" ×{share.median:.2f}" for share in shares(cells, limits)}
+    bounds = [f"{limit}{reached.get(concurrency, '')}" for concurrency in concurrencies]
+    yield f"| limit, {limits[0].cores} cores | {' | '.join(bounds)} | | | |"
 
 
 def _shown(row: Median, ratio: Ratio | None) -> str:
@@ -139,7 +143,12 @@ def _draw(measured: Mapping[str, Measured], path: Path) -> None:
             axes.plot(
                 [row.concurrency for row in own], [row.images_per_s for row in own], "o-", label=contender
             )
-        axes.axhline(each.limits.images_per_s, linestyle=":", color="gray", label="decoding + inference")
+        axes.axhline(
+            statistics.median(by_round(each.limits)),
+            linestyle=":",
+            color="gray",
+            label="decoding + inference",
+        )
         axes.set(title=workload, xlabel="concurrency", ylabel="images/s", xscale="log", ylim=(0, None))
         axes.legend(fontsize="x-small")
     # The same figures make the same file.

@@ -1,4 +1,4 @@
-"""Interleaved rounds: every contender once a round, in a new order each time."""
+"""Interleaved rounds: every contender once a round, and the limits, in a new order each time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.serving import generator, server
+from benchmarks.serving import generator, limits, server
 from benchmarks.serving.contenders import Contender
+from benchmarks.serving.limits import Limits
 from benchmarks.serving.workloads import Workload
 from loadtest.bodies import Body, encode
 
@@ -52,17 +53,22 @@ class Plan:
 
 def play(
     plan: Plan, workload: Workload, contenders: Sequence[Contender], progress: Callable[[str], None]
-) -> Iterator[Cell]:
-    """All cells of a workload, as they are measured.
+) -> Iterator[Cell | Limits]:
+    """All cells of a workload, and one measurement of its limits a round, as they are measured.
 
     Raises:
         WrongAnswer: A contender answered wrongly, or not at all.
     """
     rng = random.Random(plan.seed)
     for number in range(plan.rounds):
-        for contender in rng.sample(list(contenders), len(contenders)):
-            progress(f"{workload.name}, round {number + 1}/{plan.rounds}: {contender.name}")
-            yield from _measured(plan, workload, contender, number)
+        where = f"{workload.name}, round {number + 1}/{plan.rounds}"
+        for contender in rng.sample([*contenders, None], len(contenders) + 1):
+            if contender is None:
+                progress(f"{where}: its limits")
+                yield limits.measure(workload)
+            else:
+                progress(f"{where}: {contender.name}")
+                yield from _measured(plan, workload, contender, number)
 
 
 def _measured(plan: Plan, workload: Workload, contender: Contender, number: int) -> Iterator[Cell]:
