@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         generator.require()
         _run(options, plan)
-    except (generator.GeneratorUnavailable, WrongAnswer) as error:
+    except (generator.GeneratorUnavailable, report.UnreadableResults, WrongAnswer) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     return 0
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, plan: rounds.Plan) -> None:
     contenders = _installed(options.contenders)
+    report.kept(options.folder)  # to fail before it is all measured, and not afterwards
     for name in options.workloads:
         workload = workloads.prepare(name, options.folder, options.photos)
         played = list(rounds.play(plan, workload, contenders, _tell))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.serving.comparison import Median, Ratio, medians, ratios, shares
 from benchmarks.serving.limits import Limits, by_round
@@ -29,12 +29,17 @@ same Pillow. Closed loop, by wrk on the same machine; answers are checked for be
 measurement. Contenders take turns, in a new order each round. A cell is the median of the rounds: images a
 second (p99 in ms), and ×, our rate over theirs in the same round. *CPU-ms* an image and *MB* (shared pages
 counted once) are those of the highest concurrency; *ready* is from the start of the process to its first
-answer. *limit*: decoding by Pillow and inference at its best batch size on all cores, with no service around
-them, measured in every round like the contenders. `constant`: a bare ASGI function that answers without
-looking, in one process; not in the picture. `foldserve` has its default settings.
+answer. *limit*: decoding by Pillow and inference in its best way on all cores, with no service around them,
+measured in every round like the contenders; ×, our rate over it. `constant`: a bare ASGI function that
+answers without looking, in one process; not in the picture. `foldserve` has its default settings. What
+decides about batches, and what was tried, is in [batching.md](batching.md).
 
 Made by `make bench`{how}.
 """
+
+
+class UnreadableResults(Exception):
+    """What was kept cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,14 @@ def keep(folder: Path, workload: str, measured: Measured) -> None:
 
 
 def kept(folder: Path) -> dict[str, Measured]:
-    """What is kept in the folder, by workload, in their order."""
+    """What is kept in the folder, by workload, in their order.
+
+    Raises:
+        UnreadableResults: A file is of another version.
+    """
     paths = {path.stem: path for path in sorted(_results(folder).glob("*.json"))}
     names = [*(name for name in NAMES if name in paths), *(name for name in paths if name not in NAMES)]
-    return {name: _FILE.validate_json(paths[name].read_bytes()) for name in names}
+    return {name: _read(paths[name]) for name in names}
 
 
 def write(page: Path, measured: Mapping[str, Measured]) -> None:
@@ -89,6 +98,13 @@ def table(measured: Mapping[str, Measured]) -> str:
     return "\n".join(
         line for name, each in measured.items() for line in (*_section(name, each.cells, each.limits), "")
     )
+
+
+def _read(path: Path) -> Measured:
+    try:
+        return _FILE.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UnreadableResults(f"{path} was written by another version: delete it") from error
 
 
 def _how(measured: Measured) -> str:
