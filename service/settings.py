@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
         description="Names of the models to load, separated by commas, or `all`. Each model has its own "
-        "session and queue, and all share the cores.",
+        "sessions and queue, and all share the cores.",
     )
     default_model: str | None = Field(
         default=None,
@@ -116,14 +116,16 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=256,
-        description="Threads of one inference. Unset: the CPUs that the affinity mask and the cgroup quota "
-        "leave to this process, shared by the workers; more than those only fight each other.",
+        description="Cores that inference uses. A lone image has them all; where many wait, each core runs "
+        "batches of its own. Unset: the CPUs that the affinity mask and the cgroup quota leave to this "
+        "process, shared by the workers; more than those only fight each other. With 2 or more, on a CPU, "
+        "a model's weights are in memory twice.",
     )
     workers: int | None = Field(
         default=None,
         ge=1,
         le=64,
-        description="Processes that share the port. Each has its own event loop, session and queue, and its "
+        description="Processes that share the port. Each has its own event loop, sessions and queue, and its "
         "share of the threads; queue sizes and rates are per worker. Unset: one for each CPU, up to 8 and as "
         "far as 256 MiB each go, where every model is so small that one thread runs it best, for then most "
         "of the work is HTTP; else 1 with all threads. On a GPU only 1.",

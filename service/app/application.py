@@ -85,7 +85,9 @@ class Application:
         self.metrics = Metrics(version=__version__, commit=settings.commit)
         self.metrics.watch_ready(lambda: self.why_not_ready() is None)
         self.journal = Journal(self.metrics)
-        self.repository = make_repository(repository_options(settings), self.metrics)
+        self.repository = make_repository(
+            repository_options(settings, is_watched=gather is not None), self.metrics
+        )
         self.changes = Changes(self.repository)
         # Decoding releases the GIL; more threads than CPUs would only take turns.
         self._pool = ThreadPoolExecutor(cpu_share(settings.workers), thread_name_prefix="decode")

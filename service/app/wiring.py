@@ -56,8 +56,13 @@ def cpu_share(workers: int | None) -> int:
     return max(1, available_cpus() // (workers or 1))
 
 
-def repository_options(settings: Settings) -> RepositoryOptions:
-    """What of the settings is the repository's business."""
+def repository_options(settings: Settings, *, is_watched: bool = False) -> RepositoryOptions:
+    """What of the settings is the repository's business.
+
+    Args:
+        settings: Of this process.
+        is_watched: Whether it is replaced when its event loop hangs.
+    """
     return RepositoryOptions(
         root=settings.repository_folder,
         origin=settings.repository if isinstance(settings.repository, str) else None,
@@ -75,6 +80,7 @@ def repository_options(settings: Settings) -> RepositoryOptions:
         max_queue_size=settings.max_queue_size,
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
         inference_timeout_s=settings.inference_timeout_s,
+        is_watched=is_watched,
         reload_interval_s=settings.reload_interval_s,
     )
 

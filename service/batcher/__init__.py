@@ -2,7 +2,7 @@
 
 ::
 
-    event loop                                          engine thread (one a batcher)
+    event loop                                          engine thread (one a lane)
     admit ──▶ Permit ──▶ submit ──▶ [ waiting … ] ──▶ form ──▶ run(uint8 [N, H, W, C])
                                                                         │
     futures ◀── Row ◀── one wake-up a batch ◀───── logits, probabilities [N, K]
@@ -21,22 +21,23 @@ Its promises; each has a property test of the same number:
 7. Work that cannot meet its deadline is refused at the door, before decoding, with the wait it
    would have had; the wait counts what is being decoded as well as what is queued.
 8. Close: refuse new work, drain within the grace, fail the rest with ``shutting_down``.
-9. If the engine thread dies or hangs, readiness goes false, every waiter fails, liveness turns
+9. If an engine thread dies or hangs, readiness goes false, every waiter fails, liveness turns
    false: never a silent hang.
 
 Floors inside: `cost` (how long a batch takes) ← `waiting` (the state machine: synchronous, no I/O, no
-clock of its own) and `batch` (one batch's data) ← `handover` (the line between two threads) ← `batcher` (the
-event loop's side, and the engine's thread).
+clock of its own) and `batch` (one batch's data) ← `handover` (the line between the threads) ← `batcher` (the
+event loop's side, and the engine's threads).
 
-A lone image goes over the thread as well: the two wake-ups cost 15–40 µs, and buy that an engine that hangs
-never stops the event loop, which must tell its clients.
+A lone image goes over the thread as well: the two wake-ups buy that an engine that hangs never stops the
+event loop, which must tell its clients. But they take longer than a very small network. Where a parent
+process kills and replaces a worker whose event loop hangs, a lone image of one is run on the event loop.
 With several worker processes each has a batcher of its own, and the promises hold for each.
 """
 
-from service.batcher.batch import FinishedBatch, Row, Run
+from service.batcher.batch import FinishedBatch, Lanes, Row, Run
 from service.batcher.batcher import Batcher, Permit
 from service.batcher.cost import CostModel
 from service.batcher.observer import Observer
 from service.batcher.waiting import State
 
-__all__ = ["Batcher", "CostModel", "FinishedBatch", "Observer", "Permit", "Row", "Run", "State"]
+__all__ = ["Batcher", "CostModel", "FinishedBatch", "Lanes", "Observer", "Permit", "Row", "Run", "State"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
-# uint8 [N, H, W, C] → logits, probabilities float32 [N, K]. Called on the engine thread. The input
+# uint8 [N, H, W, C] → logits, probabilities float32 [N, K]. Called on an engine thread. The input
 # is overwritten by the next batch; the results must not be. `EngineLost` says that no later batch will run.
 Run: TypeAlias = Callable[[Pixels], tuple[Floats, Floats]]
 
@@ -125,6 +125,19 @@ def _best(row: Floats, k: int) -> list[tuple[int, float]]:
     return list(zip(candidates[order].tolist(), values[order].tolist(), strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """How an engine runs a batch on each core, instead of one on all.
+
+    Attributes:
+        count: Cores; at least 2.
+        run: A batch on one core; called by several threads at once.
+    """
+
+    count: int
+    run: Run
+
+
 class QueuedInstance:
     """An admitted instance in the line.
 
@@ -160,17 +173,21 @@ class QueuedInstance:
 
 
 class Batch:
-    """A batch on its way through the engine thread and back.
+    """A batch on its way through an engine thread and back.
 
     Attributes:
         instances: Its members, in order.
+        started: When it was formed, on the batcher's clock.
+        share: Of the machine that it runs on.
         result: What the engine gave; None while it runs, and where it failed.
         error: Why it failed.
     """
 
-    __slots__ = ("error", "instances", "result")
+    __slots__ = ("error", "instances", "result", "share", "started")
 
-    def __init__(self, instances: list[QueuedInstance]) -> None:
+    def __init__(self, instances: list[QueuedInstance], started: float, share: float) -> None:
         self.instances = instances
+        self.started = started
+        self.share = share
         self.result: FinishedBatch | None = None
         self.error: Exception | None = None

@@ -1,9 +1,12 @@
-"""The shell around `service.batcher.waiting`: the event loop's side, and the engine's thread.
+"""The shell around `service.batcher.waiting`: the event loop's side, and the engine's threads.
 
-The engine thread takes batches out of the line itself, at the last moment, so it is never idle while
+An engine thread takes batches out of the line itself, at the last moment, so it is never idle while
 somebody waits and never runs a batch that was formed too early. It wakes the event loop once a
 batch. The event loop wakes it only when it sleeps, and at the end of the loop's turn, so that
-requests that arrived together run together.
+requests that arrived together run together. There is one such thread for each lane of the engine.
+
+Two wake-ups take longer than a very small network. A lone instance of one is run on the event loop itself, if
+somebody outside replaces a process whose event loop hangs.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from service.batcher.batch import Batch, FinishedBatch, Pixels, QueuedInstance, Row, Run
+from service.batcher.batch import Batch, FinishedBatch, Lanes, Pixels, QueuedInstance, Row, Run
 from service.batcher.cost import CostModel
 from service.batcher.handover import HandOver
 from service.batcher.observer import Observer, Unobserved
@@ -30,8 +33,14 @@ logger = logging.getLogger(__name__)
 
 # How often the engine is checked for a hang and the line for passed deadlines, while there is work.
 _TICK_S = 0.1
+# A lone instance that takes less is answered sooner without two wake-ups.
+_QUICK_S = 1e-4
 # One that runs, and one that is there when it ends.
 _SHORT_LINE_BATCHES = 2
+
+
+# A lone instance is not copied.
+_NO_BUFFER = np.empty(0, np.uint8)
 
 
 class Permit:
@@ -83,18 +92,21 @@ class Permit:
 
 
 class Batcher:
-    """Runs admitted instances in batches on a thread of its own. Made on a running event loop.
+    """Runs admitted instances in batches on threads of its own. Made on a running event loop.
 
     All methods are for the event loop's thread. Deadlines are on the clock of ``loop.time()``.
 
     Args:
-        run: The engine; see `service.batcher.batch.Run`.
+        run: The engine, on all cores; see `service.batcher.batch.Run`. Called by one thread at a time.
         input_shape: (H, W, C) of one instance.
         max_batch_size: Most instances in one batch.
         max_queue_size: Most instances admitted and unanswered.
         max_queue_delay_s: How long an idle engine waits for company of the oldest waiting instance.
         inference_timeout_s: A batch that takes longer is a hang; the batcher then fails for good.
-        name: For the thread, the log and the repr.
+        lanes: How the engine runs a batch on each core; None: it has but one.
+        is_watched: Whether this process is replaced when its event loop hangs. Then quick lone instances
+            are run there; without it, an engine that hangs must not keep the event loop from saying so.
+        name: For the threads, the log and the repr.
         cost: What is known of the engine's speed (from its warm-up); learns on.
         observer: Told of batches and drops.
         clock: Seconds, on the clock of ``loop.time()``.
@@ -109,6 +121,8 @@ class Batcher:
         max_queue_size: int = 1024,
         max_queue_delay_s: float = 0.0,
         inference_timeout_s: float = 30.0,
+        lanes: Lanes | None = None,
+        is_watched: bool = False,
         name: str = "model",
         cost: CostModel | None = None,
         observer: Observer | None = None,
@@ -117,6 +131,9 @@ class Batcher:
         self.name = name
         self.input_shape = input_shape
         self._run = run
+        self._run_in_lane = lanes.run if lanes is not None else run
+        # Nobody lingers on the event loop, and several lanes are not for very small networks.
+        self._may_use_loop = is_watched and lanes is None and not max_queue_delay_s
         self._timeout_s = inference_timeout_s
         self._observer = observer or Unobserved()
         self._clock = clock
@@ -126,14 +143,23 @@ class Batcher:
             max_queue_size=max_queue_size,
             max_queue_delay_s=max_queue_delay_s,
             cost=cost or CostModel(),
+            lanes=lanes.count if lanes is not None else 1,
         )
-        self._buffer = np.empty((max_batch_size, *input_shape), np.uint8)
         self._handover = HandOver(self._queue, clock)
         self._tick_timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
-        self._thread_ended = asyncio.Event()
-        self._thread = threading.Thread(target=self._serve, name=f"engine {name}", daemon=True)
-        self._thread.start()
+        self._threads_ended = asyncio.Event()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(lane,), name=f"engine {name}", daemon=True)
+            for lane in range(self._queue.lanes)
+        ]
+        self._running_threads = len(self._threads)
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # the system has no thread left
+            self._handover.stop()
+            raise
 
     def __repr__(self) -> str:
         return f"<Batcher {self.name} {self._queue!r}>"
@@ -150,7 +176,7 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """False once the engine thread died or hung: the process must be restarted."""
+        """False once an engine thread died or hung: the process must be restarted."""
         return self._queue.state is not State.FAILED
 
     @property
@@ -205,7 +231,7 @@ class Batcher:
             DeadlineExceeded: The deadline has passed already.
             TooManyImages: n exceeds ``max_queue_size``.
             ShuttingDown: The batcher is closing or closed.
-            NotReady: The engine thread died or hung.
+            NotReady: An engine thread died or hung.
         """
         if n < 1:
             raise ValueError(f"cannot admit {n} instances")
@@ -215,10 +241,11 @@ class Batcher:
     def foresee(self, n: int, deadline: float) -> None:
         """Raise what `admit` would raise now if the line were short; take nothing.
 
-        Two batches keep the engine busy. Where more is asked for than can be answered, a longer line
-        brings no answer more, and everybody waits for it.
+        Two batches keep a lane of the engine busy. Where more is asked for than can be answered, a longer
+        line brings no answer more, and everybody waits for it.
         """
-        self._queue.foresee(n, deadline, self._clock(), _SHORT_LINE_BATCHES * self.max_batch_size)
+        places = _SHORT_LINE_BATCHES * self.max_batch_size * self._queue.lanes
+        self._queue.foresee(n, deadline, self._clock(), places)
 
     def submit(self, permit: Permit, pixels: Pixels) -> asyncio.Future[Row]:
         """Put one decoded image in the line, against one of the permit's slots.
@@ -245,7 +272,7 @@ class Batcher:
         instance = QueuedInstance(pixels, future, self._clock(), permit.deadline, answer_at)
         permit._instances.append(instance)
         if self._handover.submit(instance):
-            self._loop.call_soon(self._handover.wake)
+            self._loop.call_soon(self._begin)
         if self._tick_timer is None:
             self._tick_timer = self._loop.call_later(_TICK_S, self._tick)
         if self._handover.is_stopped:
@@ -253,18 +280,18 @@ class Batcher:
         return future
 
     async def close(self, grace_s: float) -> None:
-        """Refuse new work, finish what was admitted within ``grace_s``, fail the rest, end the thread."""
+        """Refuse new work, finish what was admitted within ``grace_s``, fail the rest, end the threads."""
         deadline = self._loop.time() + grace_s
         if self._queue.state is State.OPEN:
             self._queue.state = State.DRAINING
-            self._handover.wake()  # no more lingering
+            self._handover.wake_all()  # no more lingering
         self._notice_drained()
         await _wait_until(self._drained, deadline)
         if self._queue.state is State.DRAINING:
             self._queue.state = State.CLOSED
         self._stop()
         if self.is_alive:  # who hangs is not waited for
-            await _wait_until(self._thread_ended, deadline)
+            await _wait_until(self._threads_ended, deadline)
 
     def check(self) -> None:
         """Fail for good if the engine hangs; drop what has passed its deadline.
@@ -274,11 +301,32 @@ class Batcher:
         now = self._clock()
         if self._queue.is_stuck(now, self._timeout_s):
             self._fail(f"no result after {self._timeout_s:g} s")
-        elif not (self._handover.is_stopped or self._thread.is_alive()):
+        elif not (self._handover.is_stopped or all(thread.is_alive() for thread in self._threads)):
             self._fail("its thread is gone")
         self._drop_expired(self._handover.expire(now))
 
     # The event loop's side.
+
+    def _begin(self) -> None:
+        """The loop's turn is over: have those who came in it run."""
+        is_quick = self._may_use_loop and 0.0 < self._queue.cost.predict_s(1) < _QUICK_S
+        taken = self._handover.take_lone() if is_quick else None
+        if taken is None:
+            self._handover.wake()
+        else:
+            self._run_here(*taken)
+
+    def _run_here(self, batch: Batch | None, formed: Formed[QueuedInstance]) -> None:
+        try:
+            self._drop(formed)
+            if batch is not None:
+                self._infer(batch, _NO_BUFFER)
+                self._answer(batch)
+        except EngineLost as error:
+            self._fail(error.detail)
+        except BaseException as error:  # whatever it is, the waiters must hear of it
+            self._fail(f"it died of {error!r}")
+        self._handover.end_lone()
 
     def _tick(self) -> None:
         self._tick_timer = None
@@ -360,7 +408,8 @@ class Batcher:
         self._observer.batch_finished(result)
 
     def _learn(self, batch: Batch, result: FinishedBatch) -> None:
-        self._queue.cost.learn(result.size, result.inference_s)
+        if batch.share < 1 or self._queue.lanes == 1:  # one line for both ways would be that of neither
+            self._queue.cost.learn(result.size, result.inference_s * batch.share)
         answer_at = batch.instances[-1].answer_at
         if answer_at is not None:
             self._queue.lateness.learn(self._clock() - answer_at)
@@ -400,32 +449,39 @@ class Batcher:
     def _last_error(self) -> RequestError:
         return self._queue.refusal() if self.is_alive else InferenceFailed("the inference engine has stopped")
 
-    # The engine thread's side.
+    def _thread_ended(self) -> None:
+        self._running_threads -= 1
+        if not self._running_threads:
+            self._threads_ended.set()
 
-    def _serve(self) -> None:
+    # The engine threads' side.
+
+    def _serve(self, lane: int) -> None:
         cause = None
         try:
-            while (taken := self._handover.take()) is not None:
-                self._process(*taken)
+            # Batches in lanes are short, but what is never touched of a buffer costs nothing.
+            buffer = np.empty((self._queue.max_batch_size, *self.input_shape), np.uint8)
+            while (taken := self._handover.take(lane)) is not None:
+                self._process(*taken, buffer)
         except EngineLost as error:
             cause = error.detail
         except BaseException as error:  # whatever it is, the waiters must hear of it
             cause = f"its thread died of {error!r}"
         if cause is not None:
             self._post(self._fail, cause)
-        self._post(self._thread_ended.set)
+        self._post(self._thread_ended)
 
-    def _process(self, batch: Batch | None, formed: Formed[QueuedInstance]) -> None:
+    def _process(self, batch: Batch | None, formed: Formed[QueuedInstance], buffer: Pixels) -> None:
         if formed.expired or formed.abandoned:
             self._post(self._drop, formed)
         if batch is not None:
-            self._infer(batch)
+            self._infer(batch, buffer)
             self._post(self._answer, batch)
 
-    def _infer(self, batch: Batch) -> None:
-        started = self._queue.running_since or 0.0
+    def _infer(self, batch: Batch, buffer: Pixels) -> None:
+        started, run = batch.started, self._run if batch.share == 1 else self._run_in_lane
         try:
-            logits, probabilities = self._run(self._gather(batch.instances))
+            logits, probabilities = run(self._gather(batch.instances, buffer))
             if not len(logits) == len(probabilities) == len(batch.instances):
                 raise ValueError(f"{len(logits)} rows for a batch of {len(batch.instances)}")
         except EngineLost:  # the thread ends of it, and everybody hears
@@ -436,11 +492,10 @@ class Batcher:
         queue_s = [started - instance.enqueued_at for instance in batch.instances]
         batch.result = FinishedBatch(logits, probabilities, self._clock() - started, queue_s, started)
 
-    def _gather(self, instances: list[QueuedInstance]) -> Pixels:
+    def _gather(self, instances: list[QueuedInstance], buffer: Pixels) -> Pixels:
         """uint8 [N, H, W, C]: the members' pixels in order; a lone one is not copied."""
         if len(instances) == 1:
             return instances[0].pixels[np.newaxis]
-        buffer = self._buffer
         for index, instance in enumerate(instances):
             buffer[index] = instance.pixels
         return buffer[: len(instances)]
@@ -449,7 +504,7 @@ class Batcher:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:  # the loop is closed: nobody is left to be told
-            self._handover.is_stopped = True
+            self._handover.stop()
 
 
 async def _wait_until(event: asyncio.Event, deadline: float) -> None:

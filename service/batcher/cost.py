@@ -74,11 +74,16 @@ class CostModel:
         full, rest = divmod(n, batch_size)
         return full * self.predict_s(batch_size) + self.predict_s(rest)
 
-    def worthwhile_size(self, max_batch_size: int) -> int:
-        """The largest batch size, up to the limit, that is worth its members' time."""
+    def worthwhile_size(self, max_batch_size: int, lanes: int = 1) -> int:
+        """The largest batch size, up to the limit, that is worth its members' time.
+
+        Args:
+            max_batch_size: The limit.
+            lanes: How many such batches share the machine; each takes so many times longer.
+        """
         if not self._b:
             return max_batch_size
-        in_time = (_LONG_S - self.overhead_s) / self.per_instance_s
+        in_time = (_LONG_S / lanes - self.overhead_s) / self.per_instance_s
         spread = self._a / self._b * (1 / _SMALL_SHARE - 1)
         return int(min(max_batch_size, max(1.0, in_time, spread)))
 

@@ -1,12 +1,13 @@
-"""Where the event loop and the engine thread meet: the waiting line under a lock, and the thread's sleep.
+"""Where the event loop and the engine's threads meet: the waiting line under a lock, and the threads' sleep.
 
 ::
 
     event loop     submit · abandon · expire · empty        wake
                             │      (lock)                     ▼
-    engine thread        [ line ] ──── take ◀── asleep until somebody comes, or the delay is over
+    engine threads       [ line ] ──── take ◀── asleep until somebody comes, or the delay is over
 
-A thread that runs a batch is not woken: it looks into the line by itself when it is done.
+A thread that runs a batch is not woken: it looks into the line by itself when it is done. Of those that sleep
+one is woken, and it wakes the next if it leaves somebody behind in the line for another lane.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _NEVER = 1 << 62
 
 
 class HandOver:
-    """The line between two threads.
+    """The line between the event loop's thread and the engine's.
 
     Args:
-        queue: The state machine; its line is touched by nobody else from now on.
+        queue: The state machine; its line is touched by nobody else from now on. A lane has a thread.
         clock: Seconds.
 
     Attributes:
-        is_stopped: Whether the engine thread is to end.
+        is_stopped: Whether the engine's threads are to end.
     """
 
     def __init__(self, queue: BatchQueue[QueuedInstance], clock: Callable[[], float]) -> None:
@@ -39,13 +40,14 @@ class HandOver:
         self._clock = clock
         self._lock = threading.Lock()  # guards the line and all that follows
         self._wake_at = _NEVER
+        self._asleep = 0
         self._unanswered: set[Batch] = set()
         self._alarm = SimpleQueue[None]()  # a token too many only makes the thread look once in vain
 
     @property
     def is_idle(self) -> bool:
-        """Whether the engine thread sleeps."""
-        return self._wake_at != _NEVER
+        """Whether all engine threads sleep, and nobody has come."""
+        return self._asleep == self._queue.lanes and self._wake_at != _NEVER
 
     # The event loop's side.
 
@@ -59,8 +61,13 @@ class HandOver:
             return True
 
     def wake(self) -> None:
-        """Have the engine thread look into the line."""
+        """Have a sleeping thread look into the line."""
         self._alarm.put(None)
+
+    def wake_all(self) -> None:
+        """Have every thread that sleeps look into the line."""
+        for _ in range(self._queue.lanes):
+            self._alarm.put(None)
 
     def abandon(self, instance: QueuedInstance) -> bool:
         """Take an instance out of the line; False if it is not there any more."""
@@ -91,36 +98,70 @@ class HandOver:
             return True
 
     def stop(self) -> list[Batch]:
-        """Have the thread end when it next looks; the batches that are now to be failed."""
+        """Have the threads end when they next look; the batches that are now to be failed."""
         with self._lock:
             self.is_stopped = True
             unanswered = list(self._unanswered)
             self._unanswered.clear()
-        self.wake()
+        self.wake_all()
         return unanswered
 
-    # The engine thread's side.
+    def take_lone(self) -> tuple[Batch | None, Formed[QueuedInstance]] | None:
+        """As `take`, for the event loop's thread: what waits, if it is one instance and all threads sleep.
 
-    def take(self) -> tuple[Batch | None, Formed[QueuedInstance]] | None:
-        """Sleep until there is a batch to run or somebody to be told of a drop; None: it is time to end."""
+        `end_lone` must be called when it has run.
+        """
+        with self._lock:
+            if self.is_stopped or len(self._queue) != 1 or self._asleep < self._queue.lanes:
+                return None
+            now = self._clock()
+            formed = self._queue.form(now)
+            return (self._claimed(formed, now) if formed.batch else None), formed
+
+    def end_lone(self) -> None:
+        """The lone instance has run: who comes next wakes a thread."""
+        with self._lock:
+            self._queue.running[0] = None
+            self._wake_at = 1
+
+    # The engine threads' side.
+
+    def take(self, lane: int = 0) -> tuple[Batch | None, Formed[QueuedInstance]] | None:
+        """Sleep until there is a batch to run or somebody to be told of a drop; None: it is time to end.
+
+        Args:
+            lane: Of the calling thread.
+        """
+        slept = False
         while True:
             with self._lock:
+                self._asleep -= slept
                 if self.is_stopped:
                     return None
-                formed = self._queue.form(self._clock())
-                batch = self._claim(formed)
-            if batch is not None or formed.expired or formed.abandoned:
-                return batch, formed
+                now = self._clock()
+                formed = self._queue.form(now, lane)
+                if formed.batch:
+                    return self._claimed(formed, now), formed
+                if formed.expired or formed.abandoned:
+                    return None, formed
+                self._asleep += 1
+                self._wake_at = self._next_wake(formed)
             self._sleep(formed.linger_until)
+            slept = True
 
-    def _claim(self, formed: Formed[QueuedInstance]) -> Batch | None:
-        if formed.batch:
-            self._wake_at = _NEVER
-            batch = Batch(formed.batch)
-            self._unanswered.add(batch)
-            return batch
-        self._wake_at = 1 if formed.linger_until is None else self._queue.batch_limit
-        return None
+    def _claimed(self, formed: Formed[QueuedInstance], now: float) -> Batch:
+        self._wake_at = self._next_wake(formed)
+        if self._asleep and len(self._queue) >= self._wake_at:
+            self.wake()
+        batch = Batch(formed.batch, now, formed.share)
+        self._unanswered.add(batch)
+        return batch
+
+    def _next_wake(self, formed: Formed[QueuedInstance]) -> int:
+        """The length of the line from which on a sleeping thread has something to do."""
+        if not self._asleep or self._queue.is_wide:
+            return _NEVER
+        return 1 if formed.linger_until is None else self._queue.batch_limit
 
     def _sleep(self, until: float | None) -> None:
         try:

@@ -10,13 +10,20 @@
 
     in use = decoding + waiting + running + dropped but not yet answered  ≤  max_queue_size
 
+An engine on several cores can be run in two ways: **wide**, one batch on all cores, or in **lanes**, a batch
+on each core. A lone instance is answered soonest by all cores. But cores that work on one batch wait for each
+other at the end of every operator, above all where one of them decodes images in between; in lanes they
+never wait. So the machine runs wide while fewer instances wait than there are lanes, and else in lanes; never
+both at once, for then more threads would run than there are cores.
+
 Every transition takes the time as an argument. The shell (`service.batcher.batcher`) calls them: all from
-the event loop but `form`, which the engine thread calls; those that touch the waiting line do so
+the event loop but `form`, which the engine's threads call; those that touch the waiting line do so
 under the shell's lock.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,6 +71,21 @@ class Waiting(Protocol):
 T = TypeVar("T", bound=Waiting)
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A batch that is with the engine.
+
+    Attributes:
+        size: Its instances.
+        since: When it was formed.
+        share: Of the machine: 1 for a wide run, 1 / lanes in a lane.
+    """
+
+    size: int
+    since: float
+    share: float
+
+
 @dataclass(slots=True)
 class Formed(Generic[T]):
     """What `BatchQueue.form` found.
@@ -74,31 +96,51 @@ class Formed(Generic[T]):
         abandoned: Dropped, their client has left.
         linger_until: The moment until which the engine should wait for company; None: for the next
             instance, however long it takes.
+        share: Of the machine that the batch is to run on.
     """
 
     batch: list[T]
     expired: list[T]
     abandoned: list[T]
     linger_until: float | None = None
+    share: float = 1.0
 
 
 class BatchQueue(Generic[T]):
-    """Admission, the line of waiting instances, and what is known of the running batch."""
+    """Admission, the line of waiting instances, and what is known of the running batches.
+
+    Costs are in seconds of the whole machine; a batch in a lane takes as many times longer as there are
+    lanes.
+
+    Args:
+        max_batch_size: Most instances in one batch.
+        max_queue_size: Most instances admitted and unanswered.
+        max_queue_delay_s: How long an idle engine waits for company of the oldest waiting instance.
+        cost: What a batch costs.
+        lanes: How many batches can run at once, each on a core of its own; 1: every run is wide.
+    """
 
     def __init__(
-        self, *, max_batch_size: int, max_queue_size: int, max_queue_delay_s: float, cost: CostModel
+        self,
+        *,
+        max_batch_size: int,
+        max_queue_size: int,
+        max_queue_delay_s: float,
+        cost: CostModel,
+        lanes: int = 1,
     ) -> None:
         self.max_batch_size = max_batch_size
         self.max_queue_size = max_queue_size
         self.max_queue_delay_s = max_queue_delay_s
         self.cost = cost
+        self.lanes = lanes
         self.pace = DecodePace()
         self.lateness = Lateness()
         self.state = State.OPEN
         self.in_use = 0
         self.decoding = 0
-        self.running = 0
-        self.running_since: float | None = None
+        self.running: list[Running | None] = [None] * lanes
+        self._formed_at = -math.inf
         self._line: OrderedDict[T, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -107,13 +149,18 @@ class BatchQueue(Generic[T]):
     def __repr__(self) -> str:
         return (
             f"<BatchQueue {self.state}: {self.decoding} decoding, {len(self)} waiting, "
-            f"{self.running} running, {self.in_use} of {self.max_queue_size} slots in use>"
+            f"{self._in_engine} running, {self.in_use} of {self.max_queue_size} slots in use>"
         )
 
     @property
     def batch_limit(self) -> int:
         """The largest batch that is formed at present."""
-        return self.cost.worthwhile_size(self.max_batch_size)
+        return self.cost.worthwhile_size(self.max_batch_size, self.lanes)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a batch has all cores at present."""
+        return any(running is not None and running.share == 1 for running in self.running)
 
     def admit(self, n: int, deadline: float, now: float) -> float:
         """Take n slots, or none and raise.
@@ -182,18 +229,23 @@ class BatchQueue(Generic[T]):
         """Take an instance out of the line, wherever it stands; False if it is not there any more."""
         return self._line.pop(instance, self) is None
 
-    def form(self, now: float) -> Formed[T]:
-        """The engine is free: take the next batch out of the line."""
-        self.running = 0
-        self.running_since = None
+    def form(self, now: float, lane: int = 0) -> Formed[T]:
+        """An engine thread is free: take the next batch out of the line.
+
+        Args:
+            now: The time.
+            lane: Of the thread; what it ran before is over.
+        """
+        self.running[lane] = None
         line = self._line
         formed: Formed[T] = Formed([], [], [])
-        if line and self.max_queue_delay_s and self._should_linger(formed, now):
+        if not line or self.is_wide or (self.max_queue_delay_s and self._should_linger(formed, now)):
             return formed
-        batch, limit = formed.batch, self.batch_limit
+        limit, formed.share = self._next_batch()
+        batch = formed.batch
         # Who cannot be answered in time any more is not run. For the first that must be certain, or a
         # wrong prediction would never be corrected.
-        doomed_at = now + self.cost.best_s
+        doomed_at = now + self.cost.best_s / formed.share
         while line and len(batch) < limit:
             instance, _ = line.popitem(last=False)
             if instance.is_abandoned:
@@ -202,10 +254,10 @@ class BatchQueue(Generic[T]):
                 formed.expired.append(instance)
             else:
                 batch.append(instance)
-                doomed_at = now + self.cost.predict_s(1)
+                doomed_at = now + self.cost.predict_s(1) / formed.share
         if batch:
-            self.running = len(batch)
-            self.running_since = now
+            self.running[lane] = Running(len(batch), now, formed.share)
+            self._formed_at = now
         return formed
 
     def expire(self, now: float) -> list[T]:
@@ -227,16 +279,17 @@ class BatchQueue(Generic[T]):
 
     def drain_s(self, n: int, now: float) -> float:
         """Seconds until everything admitted and n instances more would be answered."""
-        inference_s = self._running_s(now) + self.cost.drain_s(
-            self.in_use - self.running + n, self.batch_limit
-        )
+        ahead = self.in_use - self._in_engine + n
+        if self.lanes == 1:
+            inference_s = self._free_in(self.running[0], now) + self.cost.drain_s(ahead, self.batch_limit)
+        else:
+            inference_s = self._drain_lanes_s(ahead, now)
         return max(inference_s, self.pace.drain_s(self.decoding + n))
 
     def wait_s(self, now: float) -> float:
         """Seconds until the inference of an instance admitted now would begin."""
         limit = self.batch_limit
-        full = (self.in_use - self.running) // limit
-        inference_s = self._running_s(now) + full * self.cost.predict_s(limit)
+        inference_s = self._begins_in((self.in_use - self._in_engine) // limit, limit, now)
         return max(inference_s, self.pace.drain_s(self.decoding))
 
     def age_s(self, now: float) -> float:
@@ -245,8 +298,8 @@ class BatchQueue(Generic[T]):
         return 0.0 if oldest is None else max(0.0, now - oldest.enqueued_at)
 
     def is_stuck(self, now: float, timeout_s: float) -> bool:
-        """Whether the running batch has taken longer than any batch may."""
-        return self.running_since is not None and now - self.running_since > timeout_s
+        """Whether a running batch has taken longer than any batch may."""
+        return any(running is not None and now - running.since > timeout_s for running in self.running)
 
     def refusal(self) -> RequestError:
         """Why nothing is admitted in this state."""
@@ -254,12 +307,48 @@ class BatchQueue(Generic[T]):
             return NotReady("the inference engine has stopped; the process must be restarted")
         return ShuttingDown("the model is being shut down; send the request elsewhere or again")
 
-    def _running_s(self, now: float) -> float:
-        since = self.running_since
-        return 0.0 if since is None else max(0.0, self.cost.predict_s(self.running) - (now - since))
+    @property
+    def _in_engine(self) -> int:
+        return sum(running.size for running in self.running if running is not None)
+
+    def _free_in(self, running: Running | None, now: float) -> float:
+        """Seconds until a lane is free."""
+        if running is None:
+            return 0.0
+        return max(0.0, self.cost.predict_s(running.size) / running.share - (now - running.since))
+
+    def _begins_in(self, batches: int, size: int, now: float) -> float:
+        """Seconds until a batch begins that has so many of this size before it in the line."""
+        free_in = [self._free_in(running, now) for running in self.running]
+        if self.is_wide:
+            free_in = [max(free_in)] * self.lanes
+        rounds, lane = divmod(batches, self.lanes)
+        return sorted(free_in)[lane] + rounds * self.lanes * self.cost.predict_s(size)
+
+    def _drain_lanes_s(self, n: int, now: float) -> float:
+        """Seconds until n instances are answered by lanes, after what they have."""
+        if n < self.lanes and not any(self.running):
+            return self.cost.predict_s(n)
+        size = max(1, min(self.batch_limit, -(-n // self.lanes)))
+        before = max(0, -(-n // size) - 1)
+        return self._begins_in(before, size, now) + self.lanes * self.cost.predict_s(n - before * size)
+
+    def _next_batch(self) -> tuple[int, float]:
+        """The most instances of the next batch, and its share of the machine."""
+        if self.lanes == 1:
+            return self.batch_limit, 1.0
+        waiting = len(self._line)
+        if waiting < self.lanes and not any(self.running):
+            return self.max_batch_size, 1.0
+        return min(self.batch_limit, -(-waiting // self.lanes)), 1 / self.lanes
 
     def _should_linger(self, formed: Formed[T], now: float) -> bool:
-        until = next(iter(self._line)).enqueued_at + self.max_queue_delay_s
+        oldest = next(iter(self._line)).enqueued_at
+        if (
+            self.lanes > 1 and oldest <= self._formed_at
+        ):  # its company has just left without it, for another lane
+            return False
+        until = oldest + self.max_queue_delay_s
         if now >= until or len(self._line) >= self.batch_limit or self.state is not State.OPEN:
             return False
         formed.linger_until = until

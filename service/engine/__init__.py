@@ -1,12 +1,12 @@
-"""The engine: one ONNX Runtime session for one model file, checked before it may answer.
+"""The engine: one model file's ONNX Runtime sessions, checked before they may answer.
 
 ::
 
     Engine.load    checksum ─▶ session on the provider asked for ─▶ metadata ≡ graph       ModelRejected,
-    warm           one batch bucket                                                        ProviderUnavailable
+    warm           one batch bucket, of all cores or of a lane                             ProviderUnavailable
     self_test      the file's own images through the decode path, against its logits
     run            uint8 [N, H, W, C] ─▶ logits, probabilities float32 [N, K]              InferenceFailed,
-                                                                                           EngineLost
+    run_in_lane    the same on one core, for several threads at once                       EngineLost
 
 The one place that touches onnxruntime: its exceptions do not leave it.
 """

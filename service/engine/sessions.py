@@ -31,7 +31,7 @@ class EngineOptions:
 
     Attributes:
         provider: The execution provider asked for.
-        threads: Threads of one inference; None: ``cpus``, or one where the model is so small that more
+        threads: Cores that inference uses; None: ``cpus``, or one where the model is so small that more
             would only get in the way.
         cpus: The process's share of the machine; None: all that it may use.
         max_batch_size: Largest batch that will be run.
@@ -50,7 +50,7 @@ class EngineOptions:
 
     @property
     def has_one_thread(self) -> bool:
-        """Whether an inference has one thread, whatever the model."""
+        """Whether inference has one thread, whatever the model."""
         return (self.threads or self.cpus) == 1
 
     @property

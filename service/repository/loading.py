@@ -68,15 +68,23 @@ def warm_up(engine: Engine) -> tuple[CostModel, int]:
     """Run every batch bucket that will be used; what batches cost, and the largest that was warmed.
 
     On a CPU the buckets end at twice the size that is worth its members' time (`CostModel`): larger batches
-    would never be formed, but warming them takes seconds, and their activations stay allocated.
+    would never be formed, but warming them takes seconds, and their activations stay allocated. Where the
+    engine has lanes, batches of fewer instances than lanes run wide, and what is learnt is what lanes cost.
 
     Raises:
         LoadFailed: The runtime failed.
     """
     cost, largest = CostModel(), 1
+    lanes = engine.threads if engine.has_lanes else 1
     for size in engine.buckets:
-        cost.learn(size, engine.warm(size))
+        if lanes == 1:
+            cost.learn(size, engine.warm(size))
+        else:
+            if size < lanes:
+                engine.warm(size)
+            cost.learn(size, engine.warm_lane(size) / lanes)
         largest = size
-        if engine.active == "cpu" and size >= 2 * cost.worthwhile_size(engine.buckets[-1]):
+        enough = max(2 * cost.worthwhile_size(engine.buckets[-1], lanes), lanes)
+        if engine.active == "cpu" and size >= enough:
             break
     return cost, largest

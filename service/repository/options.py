@@ -25,6 +25,7 @@ class RepositoryOptions:
         max_queue_size: Most instances admitted and unanswered, for each loaded version.
         max_queue_delay_s: How long an idle engine waits for company.
         inference_timeout_s: A batch that takes longer is a hang.
+        is_watched: Whether this process is replaced when its event loop hangs.
         reload_interval_s: Between two looks at the folder; 0: look only when told to.
     """
 
@@ -37,4 +38,5 @@ class RepositoryOptions:
     max_queue_size: int = 1024
     max_queue_delay_s: float = 0.0
     inference_timeout_s: float = 30.0
+    is_watched: bool = False
     reload_interval_s: float = 0.0

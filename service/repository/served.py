@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.artifact import ModelMetadata, Task
-from service.batcher import Batcher, Row
+from service.batcher import Batcher, Lanes, Row
 from service.engine import Engine, SelfTestResult
 from service.errors import RequestError
 from service.metrics import Metrics, ModelMetrics
@@ -95,6 +95,8 @@ def serve(
         max_queue_size=options.max_queue_size,
         max_queue_delay_s=options.max_queue_delay_s,
         inference_timeout_s=options.inference_timeout_s,
+        is_watched=options.is_watched,
+        lanes=Lanes(engine.threads, engine.run_in_lane) if engine.has_lanes else None,
         name=f"{built.name}/{built.version}",
         cost=built.cost,
         observer=own_metrics,

@@ -105,7 +105,8 @@ def dissect(
     decode_ms = _cpu_ms(lambda: [decode(image, contract, limits) for image in images]) / len(images)
     size = min(engine_options.max_batch_size, max(1, round(point.stages.batch_size)))
     batch = np.stack([decode(images[index % len(images)], contract, limits) for index in range(size)])
-    inference_ms = _cpu_ms(lambda: engine.run(batch)) / size
+    run = engine.run_in_lane if engine.has_lanes else engine.run
+    inference_ms = _cpu_ms(lambda: run(batch)) / size
     return Anatomy(
         decode_ms=decode_ms,
         inference_ms=inference_ms,

@@ -34,7 +34,7 @@ class Candidate:
 
     Attributes:
         workers: Processes.
-        threads: Of one inference; None: the service's own choice.
+        threads: Cores of inference; None: the service's own choice.
         max_batch_size: The batch limit.
         precision: Which file of the version.
     """

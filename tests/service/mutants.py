@@ -7,7 +7,7 @@ from typing import Any
 
 from service.batcher import Batcher, Permit, Row, State
 from service.batcher.batch import Batch, Pixels, QueuedInstance
-from service.batcher.waiting import BatchQueue, Formed
+from service.batcher.waiting import BatchQueue, Formed, Running
 
 Queue = BatchQueue[QueuedInstance]
 
@@ -80,31 +80,31 @@ class WaitsForCompany(_WithQueue):
     """An idle engine waits until a batch is full."""
 
     class queue(Queue):  # noqa: N801
-        def form(self, now: float) -> Formed[QueuedInstance]:
+        def form(self, now: float, lane: int = 0) -> Formed[QueuedInstance]:
             if 0 < len(self) < self.max_batch_size and self.state is State.OPEN:
                 return Formed([], [], [])
-            return super().form(now)
+            return super().form(now, lane)
 
 
 class LastComeFirstServed(_WithQueue):
     """Takes the newest first."""
 
     class queue(Queue):  # noqa: N801
-        def form(self, now: float) -> Formed[QueuedInstance]:
+        def form(self, now: float, lane: int = 0) -> Formed[QueuedInstance]:
             line = list(reversed(self._line))
             self._line.clear()
             self._line.update(dict.fromkeys(line))
-            return super().form(now)
+            return super().form(now, lane)
 
 
 class BatchTooLarge(_WithQueue):
     """One instance too many in a batch."""
 
     class queue(Queue):  # noqa: N801
-        def form(self, now: float) -> Formed[QueuedInstance]:
+        def form(self, now: float, lane: int = 0) -> Formed[QueuedInstance]:
             self.max_batch_size += 1
             try:
-                return super().form(now)
+                return super().form(now, lane)
             finally:
                 self.max_batch_size -= 1
 
@@ -122,8 +122,8 @@ class RunsTheAbandoned(_WithQueue):
     """Runs instances whose client left."""
 
     class queue(Queue):  # noqa: N801
-        def form(self, now: float) -> Formed[QueuedInstance]:
-            formed = super().form(now)
+        def form(self, now: float, lane: int = 0) -> Formed[QueuedInstance]:
+            formed = super().form(now, lane)
             formed.batch.extend(formed.abandoned)
             formed.abandoned.clear()
             return formed
@@ -141,15 +141,15 @@ class DropsUncounted(Batcher):
 class RowsRotated(Batcher):
     """Everybody gets a neighbour's row."""
 
-    def _gather(self, instances: list[QueuedInstance]) -> Pixels:
-        return super()._gather([*instances[1:], instances[0]])
+    def _gather(self, instances: list[QueuedInstance], buffer: Pixels) -> Pixels:
+        return super()._gather([*instances[1:], instances[0]], buffer)
 
 
 class RowsReversed(Batcher):
     """The batch is filled from the other end."""
 
-    def _gather(self, instances: list[QueuedInstance]) -> Pixels:
-        return super()._gather(instances[::-1])
+    def _gather(self, instances: list[QueuedInstance], buffer: Pixels) -> Pixels:
+        return super()._gather(instances[::-1], buffer)
 
 
 class AnswersTwice(Batcher):
@@ -199,7 +199,7 @@ class IgnoresTheRunning(_WithQueue):
     """Forgets that a batch is running."""
 
     class queue(Queue):  # noqa: N801
-        def _running_s(self, now: float) -> float:
+        def _free_in(self, running: Running | None, now: float) -> float:
             return 0.0
 
 
@@ -247,7 +247,7 @@ class ImpatientWithBatches(_WithQueue):
 
     class queue(Queue):  # noqa: N801
         def is_stuck(self, now: float, timeout_s: float) -> bool:
-            return self.running_since is not None
+            return any(self.running)
 
 
 class DeathUnnoticed(Batcher):
@@ -256,12 +256,12 @@ class DeathUnnoticed(Batcher):
     def check(self) -> None:
         pass
 
-    def _serve(self) -> None:
+    def _serve(self, lane: int) -> None:
         post = self._post
         self._post = lambda callback, *arguments: (  # type: ignore[method-assign]
             None if callback == self._fail else post(callback, *arguments)
         )
-        super()._serve()
+        super()._serve(lane)
 
 
 class RunningForgotten(Batcher):

@@ -116,7 +116,8 @@ async def world(kind: type[Batcher], **options: Any) -> AsyncIterator[World]:
     finally:
         made.engine.open()
         await made.batcher.close(0)
-        made.batcher._thread.join(PATIENCE_S)
+        for thread in made.batcher._threads:
+            thread.join(PATIENCE_S)
     await asyncio.sleep(0)
     assert not faults
 
@@ -357,8 +358,9 @@ async def promise_8(kind: type[Batcher], script: tuple[int, int, bool]) -> None:
         assert w.batcher.in_use == 0
         assert w.observer.errors[Reason.SHUTTING_DOWN] == (len(outcomes) if is_slow else 0)
         w.engine.open()
-        w.batcher._thread.join(PATIENCE_S)
-        assert not w.batcher._thread.is_alive()
+        for thread in w.batcher._threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
 
 
 async def promise_9(kind: type[Batcher], script: tuple[int, bool, float]) -> None:

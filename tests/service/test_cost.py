@@ -122,6 +122,11 @@ def test_a_batch_is_no_longer_than_it_is_worth(overhead_s: float, per_instance_s
     assert learnt(overhead_s, per_instance_s).worthwhile_size(64) == size
 
 
+def test_in_lanes_batches_take_longer_and_are_shorter() -> None:
+    cost = learnt(0.1e-3, 10e-3)
+    assert (cost.worthwhile_size(64), cost.worthwhile_size(64, lanes=2)) == (4, 2)
+
+
 def test_the_first_batches_are_as_large_as_allowed() -> None:
     assert CostModel().worthwhile_size(64) == 64
 

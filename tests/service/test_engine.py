@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +25,14 @@ from service.engine.binding import Bindings
 from service.engine.faults import POISONING_CUDA_ERRORS, needs_new_process
 from service.engine.pinned import page_locked
 from service.engine.providers import NAMES, chain, missing_part
-from service.errors import EngineLost, InferenceFailed, InvalidFile, LoadFailed, ProviderUnavailable
+from service.errors import (
+    EngineLost,
+    InferenceFailed,
+    InvalidFile,
+    LoadFailed,
+    ProviderUnavailable,
+    SelfTestFailed,
+)
 from service.hardware import available_cpus, available_memory_bytes, has_driver, has_int8_instructions
 from service.repository import warm_up
 from tests.model_files import TinyModel, write_model
@@ -410,3 +419,79 @@ def failing(root: Path, words: str) -> Engine:
     engine = Engine.load(write_model(root), OPTIONS)
     engine._session = FailingSession(words)
     return engine
+
+
+def heavy(root: Path, threads: int | None = 2) -> Engine:
+    """An engine with lanes."""
+    return Engine.load(write_model(root), EngineOptions(provider=Provider.CPU, threads=threads))
+
+
+def test_lanes_and_all_cores_give_the_same_logits(tmp_path: Path) -> None:
+    engine = heavy(tmp_path)
+    assert engine.has_lanes
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), np.uint8)
+    expected, _ = engine.run(pixels)
+    with ThreadPoolExecutor(4) as threads:
+        ran = list(
+            threads.map(engine.run_in_lane, [pixels[start : start + 2] for start in range(0, 16, 2)] * 8)
+        )
+    for position, (logits, _) in enumerate(ran):
+        start = 2 * (position % 8)
+        np.testing.assert_allclose(logits, expected[start : start + 2], rtol=1e-5, atol=1e-5)
+
+
+def test_on_one_thread_there_are_no_lanes(tmp_path: Path) -> None:
+    assert not heavy(tmp_path, threads=1).has_lanes
+
+
+@pytest.mark.parametrize("which", ["_session", "_narrow"])
+def test_the_self_test_tries_every_session(tmp_path: Path, which: str) -> None:
+    engine = heavy(tmp_path / "right")
+    other = Engine.load(write_model(tmp_path / "other", model=TinyModel.make(seed=7)), OPTIONS)
+    engine.self_test()
+    setattr(engine, which, other._session)
+    with pytest.raises(SelfTestFailed):
+        engine.self_test()
+
+
+def test_an_engine_with_lanes_is_released_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = heavy(tmp_path)
+    sessions_of_it = [weakref.ref(engine._session), weakref.ref(engine._narrow)]
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.extend(session() for session in sessions_of_it)
+
+    monkeypatch.setattr("service.engine.engine.give_back_freed_memory", look)
+    engine.release()
+    assert seen == [None, None]  # else there would be nothing to give back yet
+
+
+def test_wide_batches_are_warmed_only_below_the_lanes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(
+        write_model(tmp_path), EngineOptions(provider=Provider.CPU, threads=3, max_batch_size=8)
+    )
+    wide: list[int] = []
+    narrow: list[int] = []
+
+    def warm(size: int) -> float:
+        wide.append(size)
+        return 1e-4 * size
+
+    def warm_lane(size: int) -> float:
+        narrow.append(size)
+        return 3 * (1e-4 + slow_s) * size
+
+    slow_s = 0.0
+    monkeypatch.setattr(engine, "warm", warm)
+    monkeypatch.setattr(engine, "warm_lane", warm_lane)
+    cost, largest = warm_up(engine)
+    assert (wide, narrow, largest) == ([1, 2], [1, 2, 4, 8], 8)
+    assert cost.predict_s(8) == pytest.approx(8e-4)
+    slow_s = 0.5  # a lane of it takes one instance at a time, a wide run as many as come
+    wide.clear()
+    narrow.clear()
+    assert warm_up(engine)[1] == 4
+    assert (wide, narrow) == ([1, 2], [1, 2, 4])

@@ -6,7 +6,8 @@
                           │                                                                  │
                         refused at once                              answered within the deadline?
 
-Time of a batch is a + b · n with lognormal noise; every client has a deadline of one second.
+Time of a batch is a + b · n with lognormal noise, in a lane as many times that as there are lanes; every
+client has a deadline of one second.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Machine:
     decode_s: float = 0.0
     decoders: int = 2
     noise: float = 0.2
+    lanes: int = 1
 
     @property
     def capacity(self) -> float:
@@ -76,12 +78,14 @@ class Simulation:
         cost = CostModel()
         for size in (1, 2, 4, 8, 16, 32, 64):
             cost.learn(size, self.machine.overhead_s + self.machine.per_instance_s * size)
-        self.queue = BatchQueue(max_batch_size=64, max_queue_size=1024, max_queue_delay_s=0, cost=cost)
+        lanes = self.machine.lanes
+        self.queue = BatchQueue(
+            max_batch_size=64, max_queue_size=1024, max_queue_delay_s=0, cost=cost, lanes=lanes
+        )
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._scheduled = 0
         self._undecoded: deque[Instance] = deque()
         self._free_decoders = self.machine.decoders
-        self._is_running = False
 
     def run(self, rates: list[tuple[float, float]]) -> None:
         """Arrivals at each rate for so many seconds, one after the other, until all is answered."""
@@ -119,33 +123,39 @@ class Simulation:
         instance.enqueued_at = now
         self.queue.submit(instance)
         self._decode(now)
-        if not self._is_running:
-            self._form(now)
+        self._form(now)
 
     def _form(self, now: float) -> None:
-        formed = self.queue.form(now)
+        for lane, running in enumerate(list(self.queue.running)):
+            if running is None:
+                self._start(lane, now)
+
+    def _start(self, lane: int, now: float) -> None:
+        formed = self.queue.form(now, lane)
         self.dropped += len(formed.expired)
         self.queue.settle(len(formed.expired))
-        self._is_running = bool(formed.batch)
         if formed.batch:
-            seconds = self._duration(len(formed.batch))
-            self._at(now + seconds, lambda then: self._finish(then, formed.batch, seconds))
+            cost_s = self._duration(len(formed.batch))
+            self._at(now + cost_s / formed.share, partial(self._finish, lane, formed.batch, cost_s))
 
     def _duration(self, size: int) -> float:
         mean_s = self.machine.overhead_s + self.machine.per_instance_s * size
         return mean_s * self.random.lognormvariate(0, self.machine.noise)
 
-    def _finish(self, now: float, batch: list[Instance], seconds: float) -> None:
-        self.queue.cost.learn(len(batch), seconds)
+    def _finish(self, lane: int, batch: list[Instance], cost_s: float, now: float) -> None:
+        self.queue.cost.learn(len(batch), cost_s)
         self.queue.lateness.learn(now - batch[-1].answer_at)
         self.queue.settle(len(batch))
         self.latencies += [(now, now - instance.arrived_at) for instance in batch]
+        self.queue.running[lane] = None
         self._form(now)
 
 
 MACHINES = {
     "small network": Machine(60e-6, 45e-6),
     "ResNet-18 on two cores": Machine(1e-3, 19e-3),
+    "ResNet-18 in two lanes": Machine(1e-3, 19e-3, lanes=2),
+    "ResNet-18 in eight lanes": Machine(0.5e-3, 2.4e-3, lanes=8),
     "GPU": Machine(5e-3, 0.2e-3),
     "big photos, small network": Machine(60e-6, 45e-6, decode_s=0.02),
     "noisy": Machine(2e-3, 5e-3, noise=0.4),

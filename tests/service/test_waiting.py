@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from service.batcher import CostModel, State
@@ -29,6 +30,7 @@ def make(max_queue_delay_s: float = 0.0, **sizes: int) -> BatchQueue[Instance]:
         max_queue_size=sizes.get("max_queue_size", 100),
         max_queue_delay_s=max_queue_delay_s,
         cost=CostModel(),
+        lanes=sizes.get("lanes", 1),
     )
 
 
@@ -235,3 +237,158 @@ def test_images_that_nobody_wants_say_nothing_about_decoding() -> None:
     queue.withdraw(5)
     assert queue.in_use == queue.decoding == 0
     assert queue.pace.drain_s(1) == 0
+
+
+Script: TypeAlias = tuple[int, list[tuple[str, int]]]
+scripts = st.tuples(
+    st.integers(2, 4),
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("arrive"), st.integers(1, 9)), st.tuples(st.just("form"), st.integers(0, 3))
+        ),
+        max_size=30,
+    ),
+)
+
+
+def lanes_keep_apart(kind: type[BatchQueue[Instance]], script: Script) -> None:
+    """Lanes run side by side and share the line; a wide batch runs alone; first come, first served."""
+    lanes, steps = script
+    queue = make(lanes=lanes, max_queue_size=1000)
+    queue.__class__ = kind
+    sent: list[Instance] = []
+    ran: list[Instance] = []
+    for step, argument in steps:
+        if step == "arrive":
+            arrived = [Instance() for _ in range(argument)]
+            enqueue(queue, *arrived)
+            sent += arrived
+            continue
+        lane, waiting = argument % lanes, len(queue)
+        others = [running for at, running in enumerate(queue.running) if running is not None and at != lane]
+        formed = queue.form(0.0, lane)
+        ran += formed.batch
+        if any(running.share == 1 for running in others):
+            assert not formed.batch
+        elif not others and waiting < lanes:
+            assert (len(formed.batch), formed.share) == (waiting, 1)
+        else:
+            assert len(formed.batch) == min(queue.max_batch_size, -(-waiting // lanes))
+            assert formed.share == (1 / lanes if waiting else 1)
+        shares = [running.share for running in queue.running if running is not None]
+        assert shares in ([], [1.0]) or set(shares) == {1 / lanes}
+    assert ran == sent[: len(ran)]
+
+
+@given(scripts)
+def test_lanes_keep_apart(script: Script) -> None:
+    lanes_keep_apart(BatchQueue, script)
+
+
+class TakesTheWholeLine(BatchQueue[Instance]):
+    """Leaves nothing for the other lanes."""
+
+    def _next_batch(self) -> tuple[int, float]:
+        return self.batch_limit, super()._next_batch()[1]
+
+
+class WideBesideLanes(BatchQueue[Instance]):
+    """Gives a lone instance all cores, whoever else runs."""
+
+    def _next_batch(self) -> tuple[int, float]:
+        return (1, 1.0) if len(self) == 1 else super()._next_batch()
+
+
+class LanesBesideWide(BatchQueue[Instance]):
+    """Does not wait until a wide batch is over."""
+
+    @property
+    def is_wide(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("mutant", [TakesTheWholeLine, WideBesideLanes, LanesBesideWide])
+def test_lanes_that_do_not_keep_apart_are_noticed(mutant: type[BatchQueue[Instance]]) -> None:
+    def breaks(script: Script) -> bool:
+        try:
+            lanes_keep_apart(mutant, script)
+        except AssertionError:
+            return True
+        return False
+
+    find(scripts, breaks, settings=settings(derandomize=True, database=None, max_examples=2000))
+
+
+def test_lanes_count_by_their_share_of_the_machine() -> None:
+    queue = make(lanes=2)
+    for size in (1, 4) * 50:
+        queue.cost.learn(size, 1.0 + size)
+    enqueue(queue, *(Instance() for _ in range(2)))
+    queue.form(10.0, 0)
+    queue.form(10.0, 1)
+    assert [running and running.share for running in queue.running] == [0.5, 0.5]
+    assert queue.wait_s(11.0) == pytest.approx(2 * (2.0 - 0.5))
+    assert queue.wait_s(99.0) == 0
+
+
+def test_a_lane_that_hangs_beside_others_is_noticed() -> None:
+    queue = make(lanes=2)
+    enqueue(queue, *(Instance() for _ in range(4)))
+    queue.form(0.0, 0)
+    queue.form(0.0, 1)
+    queue.form(25.0, 1)
+    assert not queue.is_stuck(29.0, 30.0)
+    assert queue.is_stuck(31.0, 30.0)
+
+
+def test_in_a_lane_who_cannot_be_answered_in_time_is_not_run() -> None:
+    queue = make(lanes=2)
+    for size in (1, 4) * 50:
+        queue.cost.learn(size, 0.01 * size)
+    doomed = Instance(deadline=10.015)  # the machine could do it in 0.01 s, a lane takes twice as long
+    enqueue(queue, Instance(), doomed, Instance(), Instance())
+    formed = queue.form(10.0, 0)
+    assert formed.expired == [doomed]
+    assert len(formed.batch) == 2
+    last = next(iter(queue._line))
+    last.deadline = 10.015
+    assert queue.form(10.0, 1).expired == [last]
+
+
+def test_beside_a_lane_that_runs_an_answer_takes_as_long_as_in_a_lane() -> None:
+    queue = make(lanes=8, max_batch_size=16)
+    for size in (1, 4) * 50:
+        queue.cost.learn(size, 0.5e-3 + 2.4e-3 * size)
+    alone_s = queue.drain_s(1, 10.0)
+    assert alone_s == pytest.approx(2.9e-3)  # all cores
+    enqueue(queue, *(Instance() for _ in range(8)))
+    for lane in range(8):
+        queue.form(10.0, lane)
+    for lane in range(1, 8):
+        queue.form(10.0, lane)
+        queue.settle(1)
+    assert queue.wait_s(10.0) == 0  # seven lanes are free
+    assert queue.drain_s(1, 10.0) == pytest.approx(8 * 2.9e-3)
+    enqueue(queue, *(Instance() for _ in range(7)))
+    for lane in range(1, 8):
+        queue.form(10.0, lane)
+    assert queue.wait_s(10.001) == pytest.approx(8 * 2.9e-3 - 1e-3)
+    assert queue.drain_s(1, 10.001) == pytest.approx(2 * 8 * 2.9e-3 - 1e-3)
+
+
+def test_a_wide_batch_keeps_every_lane_waiting() -> None:
+    queue = make(lanes=4)
+    for size in (1, 4) * 50:
+        queue.cost.learn(size, 0.01 * size)
+    enqueue(queue, Instance())
+    queue.form(10.0, 2)
+    assert queue.wait_s(10.004) == pytest.approx(0.006)
+
+
+def test_what_many_lanes_leave_over_does_not_linger_but_one_lanes_does() -> None:
+    for lanes, size in ((1, 0), (3, 1)):
+        queue = make(max_queue_delay_s=10, lanes=lanes)
+        enqueue(queue, *(Instance() for _ in range(5)))
+        queue.form(0.0, 0)
+        assert len(queue) in (1, 3)
+        assert len(queue.form(0.0, lanes - 1).batch) == size

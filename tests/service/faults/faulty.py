@@ -105,6 +105,7 @@ class ObedientEngine(Engine):
     def __init__(self, engine: Engine, orders: Path) -> None:
         self.__dict__.update(engine.__dict__)
         self._session = Session(engine._session, orders)
+        self._narrow = Session(engine._narrow, orders)
 
 
 class FaultyRepository(Repository):
