@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -102,7 +103,11 @@ def _median(group: Sequence[Cell]) -> Median:
 
 
 def _ratio(group: Sequence[Cell], ours: Sequence[float]) -> Ratio:
-    values = [own / cell.images_per_s for own, cell in zip(ours, group, strict=True)]
+    # Who needs longer for a batch than the cell lasts has answered nobody.
+    values = [
+        own / cell.images_per_s if cell.images_per_s else math.inf
+        for own, cell in zip(ours, group, strict=True)
+    ]
     first = group[0]
     return Ratio(
         first.workload,

@@ -5,6 +5,7 @@ Each workload is kept in a file of its own, so that they can be measured one at 
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -31,8 +32,9 @@ second (p99 in ms), and ×, our rate over theirs in the same round. *CPU-ms* an 
 counted once) are those of the highest concurrency; *ready* is from the start of the process to its first
 answer. *limit*: decoding by Pillow and inference in its best way on all cores, with no service around them,
 measured in every round like the contenders; ×, our rate over it. `constant`: a bare ASGI function that
-answers without looking, in one process; not in the picture. `foldserve` has its default settings. What
-decides about batches, and what was tried, is in [batching.md](batching.md).
+answers without looking, in one process; not in the picture. 0: nobody was answered while it was measured.
+`foldserve` has its default settings. What decides about batches, and what was tried, is in
+[batching.md](batching.md).
 
 Made by `make bench`{how}.
 """
@@ -143,7 +145,11 @@ def _shown(row: Median, ratio: Ratio | None) -> str:
     text = f"{row.images_per_s:,.0f} ({row.p99_ms:.1f})"
     if row.failures:
         text += f", {row.failures} failed"
-    return text if ratio is None else f"{text} ×{ratio.median:.2f}"
+    return text if ratio is None else f"{text} ×{_times(ratio.median)}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}" if math.isfinite(ratio) else "∞"
 
 
 def _draw(measured: Mapping[str, Measured], path: Path) -> None:

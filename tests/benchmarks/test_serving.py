@@ -49,6 +49,13 @@ def test_ratios_pair_cells_of_one_round() -> None:
     assert [median.images_per_s for median in comparison.medians(cells)] == [100, 200]
 
 
+def test_who_answered_nobody_is_shown_and_breaks_nothing() -> None:
+    cells = [_cell("foldserve", 0, 10.0), _cell("mosec", 0, 0.0)]
+    bounds = limits.Limits(2, 1e4, {"1": 1e4})
+    measured = report.Measured(Plan(1, 1, (8,)), (bounds,), tuple(cells), "one")
+    assert "| mosec | 0 (2.0) ×∞ |" in report.table({"small": measured})
+
+
 @given(st.lists(st.floats(1, 1e4), min_size=1, max_size=9), st.floats(0.1, 10))
 def test_a_ratio_lies_within_its_rounds(speeds: list[float], factor: float) -> None:
     cells = [_cell("other", number, speed) for number, speed in enumerate(speeds)]
