@@ -37,8 +37,6 @@ _TICK_S = 0.1
 _QUICK_S = 1e-4
 # One that runs, and one that is there when it ends.
 _SHORT_LINE_BATCHES = 2
-
-
 # A lone instance is not copied.
 _NO_BUFFER = np.empty(0, np.uint8)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batcher import FinishedBatch, Row
+from service.batcher import Batcher, FinishedBatch, Row
 from service.errors import Reason
 
 # No test waits longer than this for anything; all of them wait for events, never for time to pass.
@@ -48,6 +48,20 @@ def pixels_of(identity: int) -> NDArray[np.uint8]:
 def identity_of(row: Row) -> int:
     """The number of the instance that a row answers."""
     return int.from_bytes(bytes(row.logits.astype(np.uint8)), "big")
+
+
+async def answered_in_order(futures: Sequence[asyncio.Future[Row]]) -> None:
+    """Wait until all have their rows: the first that of number 0, and so on."""
+    async with asyncio.timeout(PATIENCE_S):
+        rows = await asyncio.gather(*futures)
+    assert [identity_of(row) for row in rows] == list(range(len(rows)))
+
+
+def join_threads(batcher: Batcher) -> None:
+    """Wait until the threads of a closed batcher are gone."""
+    for thread in batcher._threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
 
 
 class GatedEngine:

@@ -34,6 +34,7 @@ from tests.service.fakes import (
     GatedEngine,
     RecordingObserver,
     identity_of,
+    join_threads,
     pixels_of,
     until,
 )
@@ -358,9 +359,7 @@ async def promise_8(kind: type[Batcher], script: tuple[int, int, bool]) -> None:
         assert w.batcher.in_use == 0
         assert w.observer.errors[Reason.SHUTTING_DOWN] == (len(outcomes) if is_slow else 0)
         w.engine.open()
-        for thread in w.batcher._threads:
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
+        join_threads(w.batcher)
 
 
 async def promise_9(kind: type[Batcher], script: tuple[int, bool, float]) -> None:

@@ -14,12 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.batcher import Batcher, CostModel, Lanes, Row
+from service.batcher import Batcher, Lanes, Row
 from service.batcher.batch import Batch, QueuedInstance
 from service.batcher.handover import HandOver
 from service.batcher.waiting import Formed
 from service.errors import InferenceFailed, NotReady, Overloaded
-from tests.service.fakes import PATIENCE_S, SHAPE, FakeClock, GatedEngine, identity_of, pixels_of, until
+from tests.service.fakes import (
+    PATIENCE_S,
+    SHAPE,
+    FakeClock,
+    GatedEngine,
+    answered_in_order,
+    join_threads,
+    pixels_of,
+    until,
+)
 
 LANES = 3
 Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -83,9 +92,7 @@ class Laned:
 
     async def answered(self) -> None:
         """Wait until all have their rows, each its own."""
-        async with asyncio.timeout(PATIENCE_S):
-            rows = await asyncio.gather(*self.futures)
-        assert [identity_of(row) for row in rows] == list(range(len(rows)))
+        await answered_in_order(self.futures)
 
 
 @asynccontextmanager
@@ -98,9 +105,7 @@ async def laned(**options: Any) -> AsyncIterator[Laned]:
     finally:
         made.cores.gate.open()
         await made.batcher.close(PATIENCE_S)
-        for thread in made.batcher._threads:
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
+        join_threads(made.batcher)
 
 
 async def test_a_lone_instance_has_all_cores() -> None:
@@ -169,7 +174,7 @@ def test_everybody_is_answered_and_a_wide_batch_runs_alone(script: list[tuple[in
 
 
 async def test_under_pressure_every_lane_has_a_short_line() -> None:
-    async with laned(cost=CostModel()) as it:
+    async with laned() as it:
         permit = it.batcher.admit(2 * 4 * LANES - 1)
         deadline = it.clock() + 1e6
         it.batcher.foresee(1, deadline)

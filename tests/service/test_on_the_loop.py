@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from service.batcher import Batcher, CostModel, Lanes, Row
 from service.errors import EngineLost, InferenceFailed, NotReady
-from tests.service.fakes import PATIENCE_S, SHAPE, RecordingObserver, identity_of, pixels_of, until
+from tests.service.fakes import (
+    PATIENCE_S,
+    SHAPE,
+    RecordingObserver,
+    answered_in_order,
+    identity_of,
+    join_threads,
+    pixels_of,
+    until,
+)
 
 LOOP, ENGINE = "loop", "engine"
 
@@ -66,18 +75,16 @@ class Watched:
         }
         self.batcher = Batcher(self.engine, **(arguments | options))
 
-    def send(self, n: int = 1, deadline: float | None = None) -> list[asyncio.Future[Row]]:
+    def send(self, n: int = 1) -> list[asyncio.Future[Row]]:
         """So many instances in one turn of the event loop."""
-        permit = self.batcher.admit(n, deadline)
+        permit = self.batcher.admit(n)
         sent = [self.batcher.submit(permit, pixels_of(len(self.futures) + each)) for each in range(n)]
         self.futures += sent
         return sent
 
     async def answered(self) -> None:
         """Wait until all have their rows, each its own."""
-        async with asyncio.timeout(PATIENCE_S):
-            rows = await asyncio.gather(*self.futures)
-        assert [identity_of(row) for row in rows] == list(range(len(rows)))
+        await answered_in_order(self.futures)
 
 
 @asynccontextmanager
@@ -89,9 +96,7 @@ async def watched(**options: Any) -> AsyncIterator[Watched]:
         yield made
     finally:
         await made.batcher.close(PATIENCE_S)
-        for thread in made.batcher._threads:
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
+        join_threads(made.batcher)
 
 
 async def test_a_lone_instance_runs_on_the_loop() -> None:
