@@ -56,14 +56,18 @@ class Served:
         Args:
             images: uint8 [N, H, W, C].
         """
-        return np.array([self._scores(png(image), labels) for image in images])
+        return self.probabilities_of_files(list(map(png, images)), labels)
+
+    def probabilities_of_files(self, files: Sequence[bytes], labels: Sequence[str]) -> NDArray[np.float64]:
+        """As `probabilities`, of encoded pictures of any kind and size."""
+        return np.array([self._scores(data, labels) for data in files])
 
     def _scores(self, content: bytes, labels: Sequence[str]) -> list[float]:
         answer = self.client.post(
             "/predict",
             params={"top_k": len(labels)},
             content=content,
-            headers={"Content-Type": "image/png"},
+            headers={"Content-Type": "application/octet-stream"},
         )
         assert answer.status_code == 200, answer.text
         (prediction,) = answer.json()["predictions"]
