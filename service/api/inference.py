@@ -6,6 +6,9 @@
     decode     ──▶ pixels                    (small images here, big ones in the pool; a tensor's are there)
     submit     ──▶ futures                   (cancelled if the client leaves)
     await      ──▶ rows                      (usually one wake-up for all)
+
+Where each core runs batches of its own, a thread that decodes is in their way, and the hops to it and back
+cost more. Then all but the largest images wait as they are, and the thread that runs a batch decodes it.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from service.errors import (
     RequestError,
     UnsupportedMediaType,
 )
-from service.images import DecodeLimits, decode, is_quick, probe
+from service.images import DecodeLimits, decode, is_moderate, is_quick, probe
 from service.repository import ServedModel
 from service.tracing import RunBatch, Trace
 
@@ -144,7 +147,7 @@ class Inference:
         work = _Work()
         caller.watch(work.leave)
         try:
-            decoded = [self._decode(instance, model, permit.deadline, work) for instance in instances]
+            decoded = [self._decode(instance, model, permit, work) for instance in instances]
             pending = [
                 _submit(
                     await _settled(pixels) if isinstance(pixels, asyncio.Future) else pixels,
@@ -157,7 +160,6 @@ class Inference:
                 for pixels in decoded
             ]
             seconds = time.monotonic() - started
-            caller.timings.append(("decode", seconds))
             outcomes = [await _settled(row) if isinstance(row, asyncio.Future) else row for row in pending]
         except asyncio.CancelledError:
             if not work.is_abandoned:
@@ -165,29 +167,78 @@ class Inference:
             if permit.slots:
                 model.metrics.instances_cancelled("decode", permit.slots)
             raise ClientLeft("decode" if permit.slots else "queue") from None
+        before_s = 0.0 if all(isinstance(image, _Undecoded) for image in decoded) else seconds
+        by_batch_s = 0.0
+        for image, outcome in zip(decoded, outcomes, strict=True):
+            if isinstance(image, _Undecoded) and isinstance(outcome, Row):
+                by_batch_s = max(by_batch_s, outcome.decode_s)
+                _observe_image(image.decoded_in(outcome), model, self.limits.decode, started)
+        caller.timings.append(("decode", max(before_s, by_batch_s)))
         if caller.trace is not None:
-            caller.trace.stage("decode", started, seconds)
-            _trace_batches(caller.trace, model, outcomes)
+            _trace(caller.trace, model, outcomes, started, before_s)
         audience = model.tap.audience
         if audience is not None:  # told in the loop's next turn, when the answer is on its way
             asyncio.get_running_loop().call_soon(audience.offer, instances, outcomes)
         return outcomes
 
     def _decode(
-        self, instance: Instance, model: ServedModel, deadline: float, work: _Work
-    ) -> _Decoded | asyncio.Future[_Decoded] | Pixels | RequestError:
-        """Decode a small image now, have a big one decoded in the pool, pass everything else on."""
+        self, instance: Instance, model: ServedModel, permit: Permit, work: _Work
+    ) -> _Decoded | asyncio.Future[_Decoded] | _Undecoded | Pixels | RequestError:
+        """Decode a small image now, leave a larger one to the pool or its batch, pass on the rest."""
         if isinstance(instance, (RequestError, np.ndarray)):
             return instance
         limits, contract, started = self.limits.decode, model.metadata.input, time.monotonic()
         try:
             if is_quick(instance, limits):
                 return _decode_timed(instance, contract, limits, started)
+            if model.batcher.takes_encoded and is_moderate(instance, limits):
+                return _Undecoded(instance, contract, limits, model, permit, work)
         except RequestError as error:
             return error.without_frames()
+        except MemoryError:
+            return _no_memory()
         loop = asyncio.get_running_loop()
         arguments = instance, contract, limits, started
-        return work.add(loop.run_in_executor(self._pool, _decode_in_time, deadline, *arguments))
+        return work.add(loop.run_in_executor(self._pool, _decode_in_time, permit.deadline, *arguments))
+
+
+class _Undecoded:
+    """An image in the line that is decoded by the thread that runs its batch.
+
+    Attributes:
+        row: Its answer to come.
+    """
+
+    __slots__ = ("_contract", "_data", "_limits", "_pixels", "row")
+
+    _pixels: Pixels
+
+    def __init__(
+        self,
+        data: Encoded,
+        contract: InputContract,
+        limits: DecodeLimits,
+        model: ServedModel,
+        permit: Permit,
+        work: _Work,
+    ) -> None:
+        self._data = data
+        self._contract = contract
+        self._limits = limits
+        self.row = work.add(model.batcher.submit(permit, self))
+
+    def __call__(self) -> Pixels:
+        """Decode it, on that thread.
+
+        Raises:
+            RequestError: As `_decode_now`.
+        """
+        self._pixels = _decode_now(self._data, self._contract, self._limits)
+        return self._pixels
+
+    def decoded_in(self, row: Row) -> _Decoded:
+        """What became of it, if this is its row."""
+        return self._pixels, row.decode_s, self._data
 
 
 class _Work:
@@ -217,13 +268,26 @@ def _decode_timed(data: Encoded, contract: InputContract, limits: DecodeLimits, 
     """The pixels, and the seconds since ``started`` (with those spent waiting for a thread).
 
     Raises:
+        RequestError: As `_decode_now`.
+    """
+    return _decode_now(data, contract, limits), time.monotonic() - started, data
+
+
+def _decode_now(data: Encoded, contract: InputContract, limits: DecodeLimits) -> Pixels:
+    """The pixels.
+
+    Raises:
         Overloaded: There is no memory for it now, which is not the client's fault.
         RequestError: As `decode`.
     """
     try:
-        return decode(data, contract, limits), time.monotonic() - started, data
+        return decode(data, contract, limits)
     except MemoryError as exc:
-        raise Overloaded("there is no memory to decode this image now", _NO_MEMORY_RETRY_S) from exc
+        raise _no_memory() from exc
+
+
+def _no_memory() -> Overloaded:
+    return Overloaded("there is no memory to decode this image now", _NO_MEMORY_RETRY_S)
 
 
 def _decode_in_time(
@@ -233,7 +297,7 @@ def _decode_in_time(
 
     Raises:
         DeadlineExceeded: Nobody wants it any more. So a request keeps no thread for longer than it lives.
-        RequestError: As `_decode_timed`.
+        RequestError: As `_decode_now`.
     """
     if time.monotonic() >= deadline:
         raise DeadlineExceeded("the deadline passed before this image was decoded")
@@ -249,14 +313,14 @@ async def _settled(work: Awaitable[T]) -> T | RequestError:
 
 
 def _submit(
-    decoded: _Decoded | Pixels | RequestError,
+    decoded: _Decoded | _Undecoded | Pixels | RequestError,
     model: ServedModel,
     permit: Permit,
     work: _Work,
     limits: DecodeLimits,
     started: float,
 ) -> asyncio.Future[Row] | RequestError:
-    """Put pixels in the line; give the slot of a bad image back.
+    """Put an image in the line; give the slot of a bad one back.
 
     Args:
         started: When the decoding of the request's images began.
@@ -265,21 +329,38 @@ def _submit(
         permit.release(1)
         model.metrics.image_rejected(decoded.reason)
         return decoded
+    if isinstance(decoded, _Undecoded):
+        return decoded.row
     if isinstance(decoded, tuple):
-        decoded, seconds, data = decoded
-        model.metrics.note["decode"](seconds)
-        drift = model.metrics.drift
-        if drift is not None and started >= drift.image_due:
-            drift.observe_image(decoded, math.sqrt(probe(data, limits).pixels), started)
+        _observe_image(decoded, model, limits, started)
+        decoded = decoded[0]
     return work.add(model.batcher.submit(permit, decoded))
 
 
-def _trace_batches(trace: Trace, model: ServedModel, outcomes: Sequence[Outcome]) -> None:
-    """Note the batches that the instances of a request ran in."""
+def _observe_image(decoded: _Decoded, model: ServedModel, limits: DecodeLimits, started: float) -> None:
+    """Note how long it took, and what it looks like if that is due.
+
+    Args:
+        started: As for `_submit`.
+    """
+    pixels, seconds, data = decoded
+    model.metrics.note["decode"](seconds)
+    drift = model.metrics.drift
+    if drift is not None and started >= drift.image_due:
+        drift.observe_image(pixels, math.sqrt(probe(data, limits).pixels), started)
+
+
+def _trace(
+    trace: Trace, model: ServedModel, outcomes: Sequence[Outcome], started: float, decode_s: float
+) -> None:
+    """Note how long a request was decoded before its instances were in line, and the batches they ran in."""
+    if decode_s:
+        trace.stage("decode", started, decode_s)
     name = f"{model.name}/{model.version}"
     for row in outcomes:
         if isinstance(row, Row):
-            trace.ran(RunBatch(name, row.started, row.inference_s, row.batch_size), row.queue_s)
+            batch = RunBatch(name, row.started, row.inference_s, row.batch_size)
+            trace.ran(batch, row.queue_s, row.decode_s)
 
 
 def observe_stage(

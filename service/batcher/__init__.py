@@ -3,9 +3,9 @@
 ::
 
     event loop                                          engine thread (one a lane)
-    admit ──▶ Permit ──▶ submit ──▶ [ waiting … ] ──▶ form ──▶ run(uint8 [N, H, W, C])
-                                                                        │
-    futures ◀── Row ◀── one wake-up a batch ◀───── logits, probabilities [N, K]
+    admit ──▶ Permit ──▶ submit ──▶ [ waiting … ] ──▶ form ──▶ decode ──▶ run(uint8 [N, H, W, C])
+                                                                                  │
+    futures ◀── Row ◀── one wake-up a batch ◀─────────────── logits, probabilities [N, K]
 
 Its promises; each has a property test of the same number:
 
@@ -15,7 +15,7 @@ Its promises; each has a property test of the same number:
    ``max_queue_delay_s`` for company.
 3. First come, first served; 1 ≤ batch size ≤ ``max_batch_size``.
 4. An instance whose client left or whose deadline passed is dropped before it costs inference, and
-   counted.
+   counted. One that still has to be decoded is dropped before that as well.
 5. Every future is completed exactly once, with its own row.
 6. A failing batch fails its own members only; the next batch runs.
 7. Work that cannot meet its deadline is refused at the door, before decoding, with the wait it
@@ -27,6 +27,10 @@ Its promises; each has a property test of the same number:
 Floors inside: `cost` (how long a batch takes) ← `waiting` (the state machine: synchronous, no I/O, no
 clock of its own) and `batch` (one batch's data) ← `handover` (the line between the threads) ← `batcher` (the
 event loop's side, and the engine's threads).
+
+Instances are submitted as pixels, or as what decodes them: then the thread that runs their batch does, and an
+image that turns out bad fails alone. A batch goes without those that it would take too long to decode; they
+keep their place at the head of the line.
 
 A lone image goes over the thread as well: the two wake-ups buy that an engine that hangs never stops the
 event loop, which must tell its clients. But they take longer than a very small network. Where a parent

@@ -10,14 +10,19 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import RequestError
+
 Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
+# Decodes an instance to uint8 [H, W, C]. Called on an engine thread; an error fails that instance alone.
+Load: TypeAlias = Callable[[], Pixels]
 # uint8 [N, H, W, C] → logits, probabilities float32 [N, K]. Called on an engine thread. The input
 # is overwritten by the next batch; the results must not be. `EngineLost` says that no later batch will run.
 Run: TypeAlias = Callable[[Pixels], tuple[Floats, Floats]]
 
 # From so many labels on, finding the few best beats sorting all.
 _MANY_LABELS = 256
+_NO_PIXELS = np.empty(0, np.uint8)
 
 
 class Row:
@@ -25,14 +30,17 @@ class Row:
 
     Attributes:
         queue_s: Seconds it waited for its batch.
+        decode_s: Seconds it was with the thread that decoded it and others of its batch, between the line and
+            the engine; 0 where it was decoded before.
     """
 
-    __slots__ = ("_batch", "_index", "queue_s")
+    __slots__ = ("_batch", "_index", "decode_s", "queue_s")
 
-    def __init__(self, batch: FinishedBatch, index: int, queue_s: float) -> None:
+    def __init__(self, batch: FinishedBatch, index: int, queue_s: float, decode_s: float = 0.0) -> None:
         self._batch = batch
         self._index = index
         self.queue_s = queue_s
+        self.decode_s = decode_s
 
     def __repr__(self) -> str:
         return f"<Row {self._index} of {self.batch_size}, {self.inference_s * 1e3:.2f} ms>"
@@ -142,7 +150,9 @@ class QueuedInstance:
     """An admitted instance in the line.
 
     Attributes:
-        pixels: uint8 [H, W, C].
+        pixels: uint8 [H, W, C]; empty until it is decoded.
+        load: What decodes it when its turn has come; None where that is over, or was never necessary.
+        decode_s: As a row's.
         future: What its client awaits.
         enqueued_at: When it was submitted.
         deadline: From when on nobody wants its answer.
@@ -150,17 +160,19 @@ class QueuedInstance:
             the same request.
     """
 
-    __slots__ = ("answer_at", "deadline", "enqueued_at", "future", "pixels")
+    __slots__ = ("answer_at", "deadline", "decode_s", "enqueued_at", "future", "load", "pixels")
 
     def __init__(
         self,
-        pixels: Pixels,
+        image: Pixels | Load,
         future: asyncio.Future[Row],
         enqueued_at: float,
         deadline: float,
         answer_at: float | None,
     ) -> None:
-        self.pixels = pixels
+        self.pixels: Pixels = image if isinstance(image, np.ndarray) else _NO_PIXELS
+        self.load: Load | None = None if isinstance(image, np.ndarray) else image
+        self.decode_s = 0.0
         self.future = future
         self.enqueued_at = enqueued_at
         self.deadline = deadline
@@ -171,23 +183,46 @@ class QueuedInstance:
         """Whether its client left."""
         return self.future.cancelled()
 
+    @property
+    def is_encoded(self) -> bool:
+        """Whether it must be decoded before it can run."""
+        return self.load is not None
+
 
 class Batch:
     """A batch on its way through an engine thread and back.
 
     Attributes:
-        instances: Its members, in order.
+        instances: Those it was formed of, in order.
         started: When it was formed, on the batcher's clock.
         share: Of the machine that it runs on.
+        lane: Of the thread.
+        decode_s: Seconds that thread took to decode what was not.
+        members: Those of ``instances`` that run.
+        refused: The others, whose images turned out bad, each with its error.
         result: What the engine gave; None while it runs, and where it failed.
         error: Why it failed.
     """
 
-    __slots__ = ("error", "instances", "result", "share", "started")
+    __slots__ = (
+        "decode_s",
+        "error",
+        "instances",
+        "lane",
+        "members",
+        "refused",
+        "result",
+        "share",
+        "started",
+    )
 
-    def __init__(self, instances: list[QueuedInstance], started: float, share: float) -> None:
+    def __init__(self, instances: list[QueuedInstance], started: float, share: float, lane: int) -> None:
         self.instances = instances
         self.started = started
         self.share = share
+        self.lane = lane
+        self.decode_s = 0.0
+        self.members = instances
+        self.refused: list[tuple[QueuedInstance, RequestError]] = []
         self.result: FinishedBatch | None = None
         self.error: Exception | None = None

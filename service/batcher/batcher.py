@@ -22,7 +22,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from service.batcher.batch import Batch, FinishedBatch, Lanes, Pixels, QueuedInstance, Row, Run
+from service.batcher.batch import Batch, FinishedBatch, Lanes, Load, Pixels, QueuedInstance, Row, Run
 from service.batcher.cost import CostModel
 from service.batcher.handover import HandOver
 from service.batcher.observer import Observer, Unobserved
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.1
 # A lone instance that takes less is answered sooner without two wake-ups.
 _QUICK_S = 1e-4
+# Members of a batch wait this long, and for one image more, for each other to be decoded.
+_DECODE_S = 0.05
 # One that runs, and one that is there when it ends.
 _SHORT_LINE_BATCHES = 2
 # A lone instance is not copied.
@@ -183,6 +185,11 @@ class Batcher:
         return self._handover.is_idle
 
     @property
+    def takes_encoded(self) -> bool:
+        """Whether what is admitted now is better decoded by the thread that runs it."""
+        return self._queue.takes_encoded
+
+    @property
     def depth(self) -> int:
         """Instances waiting for a batch."""
         return len(self._queue)
@@ -245,29 +252,27 @@ class Batcher:
         places = _SHORT_LINE_BATCHES * self.max_batch_size * self._queue.lanes
         self._queue.foresee(n, deadline, self._clock(), places)
 
-    def submit(self, permit: Permit, pixels: Pixels) -> asyncio.Future[Row]:
-        """Put one decoded image in the line, against one of the permit's slots.
+    def submit(self, permit: Permit, image: Pixels | Load) -> asyncio.Future[Row]:
+        """Put one image in the line, against one of the permit's slots.
 
-        The future ends with its row, or with `InferenceFailed`, `DeadlineExceeded` or `ShuttingDown`.
-        Cancelling it is how a client leaves.
+        The future ends with its row, or with `InferenceFailed`, `DeadlineExceeded` or `ShuttingDown`; or
+        with what ``image`` raises. Cancelling it is how a client leaves.
 
         Args:
             permit: With at least one slot left.
-            pixels: uint8 [H, W, C]; kept until its batch runs, not modified.
+            image: uint8 [H, W, C]; kept until its batch runs, not modified. Or what decodes it, then.
 
         Raises:
-            InvalidInstance: Another shape or dtype; the slot is kept.
+            InvalidInstance: Pixels of another shape or dtype; the slot is kept.
         """
-        if pixels.shape != self.input_shape or pixels.dtype != np.uint8:
-            raise InvalidInstance(
-                f"expected uint8 {list(self.input_shape)}, got {pixels.dtype} {list(pixels.shape)}"
-            )
+        if isinstance(image, np.ndarray):
+            self._check_pixels(image)
         if not permit.slots:
             raise ValueError("every slot of this permit is used")
         permit.slots -= 1
         future = self._loop.create_future()
         answer_at = None if permit.slots else permit.answer_at
-        instance = QueuedInstance(pixels, future, self._clock(), permit.deadline, answer_at)
+        instance = QueuedInstance(image, future, self._clock(), permit.deadline, answer_at)
         permit._instances.append(instance)
         if self._handover.submit(instance):
             self._loop.call_soon(self._begin)
@@ -368,9 +373,9 @@ class Batcher:
     def _refuse(
         self,
         instances: list[QueuedInstance],
-        stage: Literal["queue", "inference"],
+        stage: Literal["queue", "decode", "inference"],
         error: Callable[[], RequestError],
-        cause: Exception | None = None,
+        cause: BaseException | None = None,
     ) -> None:
         """Fail every instance whose client is still there, and give back the slots of all."""
         failed: list[RequestError] = []
@@ -390,34 +395,46 @@ class Batcher:
         """The wake-up: give every member of a batch its row, or its error."""
         if not self._handover.answer(batch):  # failed in the meantime, by a hang or the end of the grace
             return
+        for instance, error in batch.refused:
+            self._refuse_image(instance, error)
+        if batch.members:
+            self._answer_members(batch)
+
+    def _refuse_image(self, instance: QueuedInstance, error: RequestError) -> None:
+        self._refuse([instance], "decode", lambda: error, error.__cause__)
+
+    def _answer_members(self, batch: Batch) -> None:
         if batch.result is None:
             self._fail_batch(batch)
             return
         result = batch.result
         self._learn(batch, result)
-        for index, (instance, queue_s) in enumerate(zip(batch.instances, result.queue_s, strict=True)):
+        for index, (instance, queue_s) in enumerate(zip(batch.members, result.queue_s, strict=True)):
             if instance.future.cancelled():
                 result.left += 1
             else:
-                instance.future.set_result(Row(result, index, queue_s))
+                instance.future.set_result(Row(result, index, queue_s, instance.decode_s))
         self._settle(result.size)
         if result.left:
             self._observer.instances_cancelled("inference", result.left)
         self._observer.batch_finished(result)
 
     def _learn(self, batch: Batch, result: FinishedBatch) -> None:
-        if batch.share < 1 or self._queue.lanes == 1:  # one line for both ways would be that of neither
-            self._queue.cost.learn(result.size, result.inference_s * batch.share)
-        answer_at = batch.instances[-1].answer_at
+        is_usual = (
+            batch.share < 1 or self._queue.lanes == 1
+        )  # one line for both ways would be that of neither
+        if is_usual and not batch.refused:
+            self._queue.cost.learn(result.size, (batch.decode_s + result.inference_s) * batch.share)
+        answer_at = batch.members[-1].answer_at
         if answer_at is not None:
             self._queue.lateness.learn(self._clock() - answer_at)
 
     def _fail_batch(self, batch: Batch) -> None:
-        size = len(batch.instances)
+        size = len(batch.members)
         cause, batch.error = batch.error, None  # its traceback leads back to the batch
         logger.error("%s: a batch of %d failed", self.name, size, exc_info=cause)
         self._refuse(
-            batch.instances, "inference", lambda: InferenceFailed("the model failed on this batch"), cause
+            batch.members, "inference", lambda: InferenceFailed("the model failed on this batch"), cause
         )
         self._observer.batch_failed(size)
 
@@ -461,6 +478,7 @@ class Batcher:
             buffer = np.empty((self._queue.max_batch_size, *self.input_shape), np.uint8)
             while (taken := self._handover.take(lane)) is not None:
                 self._process(*taken, buffer)
+                taken = None  # who sleeps holds nobody's images
         except EngineLost as error:
             cause = error.detail
         except BaseException as error:  # whatever it is, the waiters must hear of it
@@ -477,26 +495,75 @@ class Batcher:
             self._post(self._answer, batch)
 
     def _infer(self, batch: Batch, buffer: Pixels) -> None:
-        started, run = batch.started, self._run if batch.share == 1 else self._run_in_lane
+        run = self._run if batch.share == 1 else self._run_in_lane
+        self._decode(batch)
+        if not batch.members:
+            return
+        started = batch.started + batch.decode_s
         try:
-            logits, probabilities = run(self._gather(batch.instances, buffer))
-            if not len(logits) == len(probabilities) == len(batch.instances):
-                raise ValueError(f"{len(logits)} rows for a batch of {len(batch.instances)}")
+            logits, probabilities = run(self._gather(batch.members, buffer))
+            if not len(logits) == len(probabilities) == len(batch.members):
+                raise ValueError(f"{len(logits)} rows for a batch of {len(batch.members)}")
         except EngineLost:  # the thread ends of it, and everybody hears
             raise
         except Exception as error:  # the engine's failure is its batch's, whatever it is
             batch.error = error
             return
-        queue_s = [started - instance.enqueued_at for instance in batch.instances]
+        queue_s = [started - instance.decode_s - instance.enqueued_at for instance in batch.members]
         batch.result = FinishedBatch(logits, probabilities, self._clock() - started, queue_s, started)
 
-    def _gather(self, instances: list[QueuedInstance], buffer: Pixels) -> Pixels:
+    def _decode(self, batch: Batch) -> None:
+        """Decode the members that are not yet; part with those that cannot run, and with those too many."""
+        encoded = [(index, member.load) for index, member in enumerate(batch.instances) if member.load]
+        if not encoded:
+            return
+        ended: list[QueuedInstance] = []
+        for index, load in encoded:
+            if index and self._clock() - batch.started > _DECODE_S:
+                self._handover.put_back(batch, index)
+                break
+            ended.append(batch.instances[index])
+            error = self._decode_one(ended[-1], load)
+            if error is not None:
+                batch.refused.append((ended[-1], error.without_frames()))
+        refused = {instance for instance, _ in batch.refused}
+        batch.members = [instance for instance in batch.members if instance not in refused]
+        batch.decode_s = self._clock() - batch.started
+        for instance in ended:
+            instance.decode_s = batch.decode_s
+
+    def _decode_one(self, instance: QueuedInstance, load: Load) -> RequestError | None:
+        """Why it cannot run; None: its pixels are there."""
+        instance.load = None
+        try:
+            if self._is_wanted(instance):
+                instance.pixels = load()
+                self._check_pixels(instance.pixels)
+        except RequestError as error:
+            return error
+        except Exception as error:  # a fault in decoding is that of one image, whatever it is
+            logger.exception("%s: decoding an image failed", self.name)
+            failure = InferenceFailed("decoding this image failed")
+            failure.__cause__ = error
+            return failure
+        return None if self._is_wanted(instance) else DeadlineExceeded("the deadline passed before inference")
+
+    def _is_wanted(self, instance: QueuedInstance) -> bool:
+        return instance.deadline > self._clock() and not instance.is_abandoned
+
+    def _gather(self, members: list[QueuedInstance], buffer: Pixels) -> Pixels:
         """uint8 [N, H, W, C]: the members' pixels in order; a lone one is not copied."""
-        if len(instances) == 1:
-            return instances[0].pixels[np.newaxis]
-        for index, instance in enumerate(instances):
+        if len(members) == 1:
+            return members[0].pixels[np.newaxis]
+        for index, instance in enumerate(members):
             buffer[index] = instance.pixels
-        return buffer[: len(instances)]
+        return buffer[: len(members)]
+
+    def _check_pixels(self, pixels: Pixels) -> None:
+        if pixels.shape != self.input_shape or pixels.dtype != np.uint8:
+            raise InvalidInstance(
+                f"expected uint8 {list(self.input_shape)}, got {pixels.dtype} {list(pixels.shape)}"
+            )
 
     def _post(self, callback: Callable[..., None], *arguments: object) -> None:
         try:

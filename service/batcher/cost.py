@@ -14,7 +14,7 @@ at first all, which overestimates larger batches (admission errs on the side of 
 From the same line comes how large a batch is worth its members' time. All of them are answered when it ends,
 so a batch longer than `_LONG_S` is made no longer than it takes to spread a over enough instances: where a
 is small (a ResNet on a CPU), many short batches give the same throughput as few long ones, and the
-answers come sooner and more evenly, with the next images being decoded in between.
+answers come sooner and more evenly.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIRST_BATCHES = 10
 # not taken for its speed. A real slowdown still gets through, within a few batches.
 _OUTLIER = 4.0
 # Members of a batch this short do not notice that they wait for each other.
-_LONG_S = 0.05
+_LONG_S = 0.08
 # Share of a in a batch's time below which a larger batch gains nothing.
 _SMALL_SHARE = 0.05
 # Variance of the batch size below which the slope is noise.

@@ -116,7 +116,7 @@ class HandOver:
                 return None
             now = self._clock()
             formed = self._queue.form(now)
-            return (self._claimed(formed, now) if formed.batch else None), formed
+            return (self._claimed(formed, now, 0) if formed.batch else None), formed
 
     def end_lone(self) -> None:
         """The lone instance has run: who comes next wakes a thread."""
@@ -141,7 +141,7 @@ class HandOver:
                 now = self._clock()
                 formed = self._queue.form(now, lane)
                 if formed.batch:
-                    return self._claimed(formed, now), formed
+                    return self._claimed(formed, now, lane), formed
                 if formed.expired or formed.abandoned:
                     return None, formed
                 self._asleep += 1
@@ -149,11 +149,23 @@ class HandOver:
             self._sleep(formed.linger_until)
             slept = True
 
-    def _claimed(self, formed: Formed[QueuedInstance], now: float) -> Batch:
-        self._wake_at = self._next_wake(formed)
+    def put_back(self, batch: Batch, first: int) -> None:
+        """Go on with less: the instances from the first of these on take the head of the line again."""
+        with self._lock:
+            batch.members = batch.instances[:first]
+            if batch in self._unanswered:  # else all of them have been failed
+                self._queue.put_back(batch.instances[first:], batch.lane)
+                batch.instances = batch.members
+                self._wake_another()
+
+    def _wake_another(self) -> None:
         if self._asleep and len(self._queue) >= self._wake_at:
             self.wake()
-        batch = Batch(formed.batch, now, formed.share)
+
+    def _claimed(self, formed: Formed[QueuedInstance], now: float, lane: int) -> Batch:
+        self._wake_at = self._next_wake(formed)
+        self._wake_another()
+        batch = Batch(formed.batch, now, formed.share, lane)
         self._unanswered.add(batch)
         return batch
 

@@ -17,8 +17,8 @@ class Observer(Protocol):
     def batch_failed(self, size: int) -> None:
         """The engine raised for a batch of so many instances, or stopped under it."""
 
-    def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
-        """The clients of n instances left while they waited, or while they ran."""
+    def instances_cancelled(self, stage: Literal["queue", "decode", "inference"], n: int) -> None:
+        """The clients of n instances left while they waited, were decoded, or ran."""
 
     def instances_failed(self, reason: Reason, n: int) -> None:
         """n instances got this error instead of a row."""
@@ -33,7 +33,7 @@ class Unobserved:
     def batch_failed(self, size: int) -> None:
         pass
 
-    def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
+    def instances_cancelled(self, stage: Literal["queue", "decode", "inference"], n: int) -> None:
         pass
 
     def instances_failed(self, reason: Reason, n: int) -> None:

@@ -12,9 +12,10 @@
 
 An engine on several cores can be run in two ways: **wide**, one batch on all cores, or in **lanes**, a batch
 on each core. A lone instance is answered soonest by all cores. But cores that work on one batch wait for each
-other at the end of every operator, above all where one of them decodes images in between; in lanes they
-never wait. So the machine runs wide while fewer instances wait than there are lanes, and else in lanes; never
-both at once, for then more threads would run than there are cores.
+other at the end of every operator, and in lanes they never wait. So the machine runs wide while fewer
+instances wait than there are lanes, and else in lanes; never both at once, for then more threads would run
+than there are cores. Instances that the thread that runs them has yet to decode go into lanes as well, if
+they are more than one: else one core would decode while the others wait.
 
 Every transition takes the time as an argument. The shell (`service.batcher.batcher`) calls them: all from
 the event loop but `form`, which the engine's threads call; those that touch the waiting line do so
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
@@ -66,6 +67,10 @@ class Waiting(Protocol):
     @property
     def is_abandoned(self) -> bool:
         """Whether its client left."""
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the engine's thread must decode it."""
 
 
 T = TypeVar("T", bound=Waiting)
@@ -156,6 +161,14 @@ class BatchQueue(Generic[T]):
     def batch_limit(self) -> int:
         """The largest batch that is formed at present."""
         return self.cost.worthwhile_size(self.max_batch_size, self.lanes)
+
+    @property
+    def takes_encoded(self) -> bool:
+        """Whether the engine's threads had better decode: one image, or one for each of several lanes.
+
+        In between others decode at once what will run as one batch on all cores.
+        """
+        return self.lanes > 1 and (self.in_use == 1 or self.in_use >= self.lanes)
 
     @property
     def is_wide(self) -> bool:
@@ -260,6 +273,15 @@ class BatchQueue(Generic[T]):
             self._formed_at = now
         return formed
 
+    def put_back(self, instances: list[T], lane: int) -> None:
+        """Take the last of a batch that runs in a lane back to the head of the line."""
+        running = self.running[lane]
+        if running is not None:
+            self.running[lane] = replace(running, size=running.size - len(instances))
+        for instance in reversed(instances):
+            self._line[instance] = None
+            self._line.move_to_end(instance, last=False)
+
     def expire(self, now: float) -> list[T]:
         """Take everything out of the line whose deadline has passed."""
         expired = [instance for instance in self._line if instance.deadline <= now]
@@ -338,9 +360,13 @@ class BatchQueue(Generic[T]):
         if self.lanes == 1:
             return self.batch_limit, 1.0
         waiting = len(self._line)
-        if waiting < self.lanes and not any(self.running):
+        if waiting < self.lanes and not any(self.running) and self._is_soon_decoded():
             return self.max_batch_size, 1.0
         return min(self.batch_limit, -(-waiting // self.lanes)), 1 / self.lanes
+
+    def _is_soon_decoded(self) -> bool:
+        """Whether one thread has at most one image to decode, if it takes all that wait."""
+        return sum(instance.is_encoded for instance in self._line) <= 1
 
     def _should_linger(self, formed: Formed[T], now: float) -> bool:
         oldest = next(iter(self._line)).enqueued_at

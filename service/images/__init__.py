@@ -13,10 +13,11 @@ the header, before a pixel is decoded) and `UndecodableImage` (unknown, truncate
 Truncated data is refused even where the pixels happen to be complete: nothing is ever guessed.
 
 Everything that costs time runs in C without the interpreter lock, so big images decode in parallel
-in a thread pool; `is_quick` says when the hop to another thread costs more than it gains.
+in a thread pool; `is_quick` says when the hop to another thread costs more than it gains, `is_moderate`
+when the thread that runs the network can decode as well.
 """
 
 from service.images.decoding import decode
-from service.images.headers import FORMATS, DecodeLimits, ImageInfo, is_quick, probe
+from service.images.headers import FORMATS, DecodeLimits, ImageInfo, is_moderate, is_quick, probe
 
-__all__ = ["FORMATS", "DecodeLimits", "ImageInfo", "decode", "is_quick", "probe"]
+__all__ = ["FORMATS", "DecodeLimits", "ImageInfo", "decode", "is_moderate", "is_quick", "probe"]

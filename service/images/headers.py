@@ -14,6 +14,10 @@ FORMATS: Final = frozenset({"jpeg", "png", "webp", "bmp", "gif", "tiff", "avif"}
 # A hop to a pool thread and back costs about as much as decoding so many pixels, or walking so many bytes.
 _QUICK_PIXELS: Final = 128 * 128
 _QUICK_BYTES: Final = 128 * 1024
+# Of these formats, so many pixels in so many bytes take a few milliseconds, and few tens at worst.
+_MODERATE_PIXELS: Final = 512 * 1024
+_MODERATE_BYTES: Final = 512 * 1024
+_MODERATE_FORMATS: Final = frozenset({"jpeg", "png"})
 
 # Formats with a signature of their own that Foldserve does not read; naming them helps the client.
 _FOREIGN_BRANDS: Final = {
@@ -80,6 +84,18 @@ def is_quick(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) ->
         UnsupportedMediaType, UndecodableImage, TooManyPixels: As `probe`, where it is few bytes.
     """
     return len(data) <= _QUICK_BYTES and probe(data, limits).pixels <= _QUICK_PIXELS
+
+
+def is_moderate(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> bool:
+    """Whether others can wait for its decoding: a photograph of the size that networks are sent.
+
+    Raises:
+        UnsupportedMediaType, UndecodableImage, TooManyPixels: As `probe`, where it is few bytes.
+    """
+    if len(data) > _MODERATE_BYTES:
+        return False
+    info = probe(data, limits)
+    return info.format in _MODERATE_FORMATS and info.pixels <= _MODERATE_PIXELS
 
 
 def probe(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> ImageInfo:

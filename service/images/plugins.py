@@ -33,7 +33,7 @@ from service.images.picture import Picture
 
 # The limit is `DecodeLimits.max_pixels`; Pillow's own only warns, and only above 89 million.
 Image.MAX_IMAGE_PIXELS = None
-# Decoding runs in a pool already: one more pool inside it would take the cores from the engine.
+# Decoding runs on several threads already: a pool inside it would take the cores from the engine.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 

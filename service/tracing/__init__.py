@@ -8,7 +8,7 @@
                  [ waiting, bounded ] ──1 s──▶ Exporter's thread ─▶ OTLP over HTTP
 
     POST /predict          server span, child of the caller's
-      ├ receive, decode    of the whole request
+      ├ receive, decode    of the whole request; decode also of a batch that its engine's thread decoded
       ├ queue              one for each batch that its images ran in
       ├ inference          likewise, linked to ▶ batch, a trace of its own, linked to all its members
       └ serialize

@@ -139,7 +139,7 @@ class RecordingObserver:
         """A batch failed."""
         self.failed.append(size)
 
-    def instances_cancelled(self, stage: Literal["queue", "inference"], n: int) -> None:
+    def instances_cancelled(self, stage: Literal["queue", "decode", "inference"], n: int) -> None:
         """Clients left."""
         self.cancelled[stage] += n
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from service.batcher import Batcher, Permit, Row, State
-from service.batcher.batch import Batch, Pixels, QueuedInstance
+from service.batcher.batch import Batch, Load, Pixels, QueuedInstance
 from service.batcher.waiting import BatchQueue, Formed, Running
 
 Queue = BatchQueue[QueuedInstance]
@@ -70,8 +70,8 @@ class LeakOnWithdraw(Batcher):
 class FormsEarly(Batcher):
     """Forms the next batch as soon as somebody waits, not when the engine is free."""
 
-    def submit(self, permit: Permit, pixels: Pixels) -> asyncio.Future[Row]:
-        future = super().submit(permit, pixels)
+    def submit(self, permit: Permit, image: Pixels | Load) -> asyncio.Future[Row]:
+        future = super().submit(permit, image)
         self._queue.max_batch_size = 1
         return future
 

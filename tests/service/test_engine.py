@@ -305,7 +305,7 @@ def test_warms_no_batch_of_a_slow_model_that_is_never_formed(
 
     def warm(self: Engine, size: int) -> float:
         warmed.append(size)
-        return 0.03 * size
+        return 0.05 * size
 
     monkeypatch.setattr(Engine, "warm", warm)
     assert warm_up(engine)[1] == 2

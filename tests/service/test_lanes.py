@@ -271,10 +271,10 @@ async def test_lanes_that_linger_run_what_waits_when_they_close() -> None:
 class WakesNobody(HandOver):
     """Leaves the other lanes asleep."""
 
-    def _claimed(self, formed: Formed[QueuedInstance], now: float) -> Batch:
+    def _claimed(self, formed: Formed[QueuedInstance], now: float, lane: int) -> Batch:
         asleep, self._asleep = self._asleep, 0
         try:
-            return super()._claimed(formed, now)
+            return super()._claimed(formed, now, lane)
         finally:
             self._asleep = asleep
 

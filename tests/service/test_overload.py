@@ -61,6 +61,7 @@ class Instance:
     answer_at: float
     enqueued_at: float = math.inf
     is_abandoned: bool = False
+    is_encoded: bool = False
 
 
 @dataclass

@@ -11,7 +11,7 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from service.batcher import CostModel, State
-from service.batcher.waiting import BatchQueue, Formed
+from service.batcher.waiting import BatchQueue, Formed, Running
 from service.errors import DeadlineExceeded, NotReady, Overloaded, ShuttingDown, TooManyImages
 
 
@@ -22,6 +22,7 @@ class Instance:
     enqueued_at: float = 0.0
     deadline: float = math.inf
     is_abandoned: bool = False
+    is_encoded: bool = False
 
 
 def make(max_queue_delay_s: float = 0.0, **sizes: int) -> BatchQueue[Instance]:
@@ -184,7 +185,7 @@ def test_where_decoding_is_slower_than_the_engine_it_decides_the_wait() -> None:
 def test_a_slow_engine_takes_short_batches_where_long_ones_gain_nothing() -> None:
     queue = make()
     for size in (1, 4) * 50:
-        queue.cost.learn(size, 0.001 + 0.03 * size)
+        queue.cost.learn(size, 0.001 + 0.05 * size)
     enqueue(queue, *(Instance() for _ in range(4)))
     assert [len(queue.form(0.0).batch) for _ in range(3)] == [1, 1, 1]
 
@@ -237,6 +238,51 @@ def test_images_that_nobody_wants_say_nothing_about_decoding() -> None:
     queue.withdraw(5)
     assert queue.in_use == queue.decoding == 0
     assert queue.pace.drain_s(1) == 0
+
+
+def test_after_images_that_took_long_to_decode_those_that_need_not_be_are_let_in_again() -> None:
+    queue = make(lanes=2)
+    for arrival in range(20):
+        queue.admit(1, math.inf, arrival)
+        queue.submit(Instance(arrival + 0.5))
+        queue.settle(1)
+    assert queue.pace.drain_s(1) == pytest.approx(0.5)
+    for arrival in range(20, 200):
+        queue.admit(1, math.inf, arrival)
+        queue.submit(Instance(arrival, is_encoded=True))
+        queue.settle(1)
+    assert queue.pace.drain_s(1) < 0.001
+    assert queue.decoding == 0
+
+
+def test_a_batch_that_is_put_back_comes_first_again() -> None:
+    queue = make(lanes=2)
+    instances = [Instance(number) for number in range(6)]
+    enqueue(queue, *instances)
+    assert queue.form(6.0, lane=1).batch == instances[:3]
+    queue.put_back(instances[1:3], lane=1)
+    assert queue.running == [None, Running(1, 6.0, 0.5)]
+    assert queue.form(6.0, lane=0).batch == instances[1:4]
+    assert queue.form(7.0, lane=1).batch == instances[4:5]
+
+
+@pytest.mark.parametrize(("encoded", "batches"), [(0, [4]), (1, [4]), (2, [1, 1, 1, 1])])
+def test_images_that_one_thread_would_decode_in_a_row_go_into_lanes(encoded: int, batches: list[int]) -> None:
+    queue = make(lanes=8, max_batch_size=16)
+    enqueue(queue, *(Instance(is_encoded=number < encoded) for number in range(4)))
+    formed = [queue.form(0.0, lane) for lane in range(8)]
+    assert [len(each.batch) for each in formed if each.batch] == batches
+    assert formed[0].share == (1 if encoded < 2 else 1 / 8)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "in_use", "takes"),
+    [(1, 1, False), (1, 9, False), (3, 1, True), (3, 2, False), (3, 3, True), (3, 9, True)],
+)
+def test_encoded_images_are_for_a_lone_one_and_for_busy_lanes(lanes: int, in_use: int, takes: bool) -> None:
+    queue = make(lanes=lanes)
+    queue.admit(in_use, math.inf, 0.0)
+    assert queue.takes_encoded is takes
 
 
 Script: TypeAlias = tuple[int, list[tuple[str, int]]]

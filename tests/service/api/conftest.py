@@ -11,8 +11,10 @@ from typing import Any, TypeAlias, cast
 import httpx
 import pytest
 
+from service.api import inference
 from service.app import Application
 from service.artifact import Task
+from service.batcher import Batcher
 from service.settings import Settings
 from tests.model_files import TinyModel, png, write_model
 from tests.service.api.gate import Gate, GatedRepository
@@ -73,6 +75,14 @@ async def service(start: Start) -> AsyncIterator[Running]:
     """An application with its defaults."""
     async with start() as running:
         yield running
+
+
+@pytest.fixture(params=["before its batch", "by its batch"])
+def whenever_decoded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are decoded at once, or by the thread that runs them, as with lanes."""
+    if request.param == "by its batch":
+        monkeypatch.setattr(Batcher, "takes_encoded", True)
+        monkeypatch.setattr(inference, "is_quick", lambda *_: False)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from tests.service.api.conftest import Start
 from tests.service.test_drift import MUCH, World
 
 
+@pytest.mark.usefixtures("whenever_decoded")
 async def test_a_service_that_meets_other_images_shows_it(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.api import inference
 from service.api.inference import Pixels
 from service.api.problems import STATUSES
 from service.artifact import InputContract
+from service.batcher import Batcher
 from service.errors import InferenceFailed, Reason
 from service.hardware import available_cpus
 from service.images import DecodeLimits, decode
@@ -65,6 +67,7 @@ FORMS: dict[str, Callable[[list[bytes]], dict[str, object]]] = {
 }
 
 
+@pytest.mark.usefixtures("whenever_decoded")
 @pytest.mark.parametrize("form", FORMS)
 async def test_every_form_gives_the_engines_own_answer(service: Running, form: str) -> None:
     images = [png(TINY.image(seed)) for seed in range(20)]
@@ -100,6 +103,24 @@ async def test_a_big_image_is_decoded_in_the_pool(service: Running) -> None:
     (prediction,) = PredictResponse.model_validate(response.json()).predictions
     assert not isinstance(prediction, InstanceError)
     assert prediction.probability == pytest.approx(max(expected(big, contract)), rel=1e-5)
+
+
+@pytest.mark.parametrize(("side", "where"), [(200, "engine"), (1100, "decode")])
+async def test_of_what_is_decoded_by_its_batch_the_largest_are_not(
+    service: Running, monkeypatch: pytest.MonkeyPatch, side: int, where: str
+) -> None:
+    """Or everybody in the batch would wait for it."""
+    threads = []
+
+    def noting(data: bytes, contract: InputContract, limits: DecodeLimits) -> Pixels:
+        threads.append(threading.current_thread().name)
+        return decode(data, contract, limits)
+
+    monkeypatch.setattr(Batcher, "takes_encoded", True)
+    monkeypatch.setattr(inference, "decode", noting)
+    response = await post(service, content=png(np.zeros((side, side, 1), np.uint8)))
+    assert response.status_code == 200
+    assert [name.partition(" ")[0].partition("_")[0] for name in threads] == [where]
 
 
 async def test_nothing_more_is_decoded_once_the_deadline_has_passed(
@@ -147,30 +168,36 @@ async def test_multilabel_models_list_every_label_from_the_threshold_on(
     assert PredictResponse.model_validate(answer).model == "tags"
 
 
+@pytest.mark.usefixtures("whenever_decoded")
 async def test_a_bad_image_does_not_cost_the_others_their_prediction(service: Running, image: bytes) -> None:
-    files = [("a", ("a", b"no image")), ("b", ("b", image)), ("c", ("c", b""))]
+    half = image[: len(image) // 2]
+    files = [("a", ("a", b"no image")), ("b", ("b", image)), ("c", ("c", b"")), ("d", ("d", half))]
     response = await post(service, files=files)
-    bad, good, empty = PredictResponse.model_validate(response.json()).predictions
+    bad, good, empty, cut = PredictResponse.model_validate(response.json()).predictions
     assert response.status_code == 200
     assert isinstance(bad, InstanceError)
     assert isinstance(empty, InstanceError)
-    assert bad.error.reason is empty.error.reason is Reason.UNDECODABLE_IMAGE
+    assert isinstance(cut, InstanceError)
+    assert bad.error.reason is empty.error.reason is cut.error.reason is Reason.UNDECODABLE_IMAGE
     assert not isinstance(good, InstanceError)
-    assert service.metric("foldserve_rejected_total", reason="undecodable_image") == 2
+    assert service.metric("foldserve_rejected_total", reason="undecodable_image") == 3
     outcome = {"model": "tiny", "version": "1"}
     assert service.metric("foldserve_images_total", outcome="predicted", **outcome) == 1
-    assert service.metric("foldserve_images_total", outcome="undecodable_image", **outcome) == 2
+    assert service.metric("foldserve_images_total", outcome="undecodable_image", **outcome) == 3
 
 
+@pytest.mark.usefixtures("whenever_decoded")
 async def test_if_every_image_is_bad_the_answer_is_the_first_ones_error(service: Running) -> None:
     response = await post(service, json={"images": ["!", base64.b64encode(b"no image").decode()]})
     problem_of(response, Reason.INVALID_INSTANCE)
 
 
+@pytest.mark.usefixtures("whenever_decoded")
 async def test_slots_of_bad_images_come_back(start: Start, image: bytes) -> None:
     async with start(max_queue_size=2, max_images_per_request=2) as service:
         for _ in range(5):
             await post(service, files=[("a", ("a", b"bad")), ("b", ("b", image))])
+            await post(service, files=[("a", ("a", image[:60])), ("b", ("b", image))])
             await post(service, content=b"bad")
         assert service.application.repository.resolve().batcher.in_use == 0
 
@@ -207,6 +234,7 @@ async def test_an_ill_formed_request_id_is_replaced(service: Running, image: byt
     assert first.json()["request_id"] in ids
 
 
+@pytest.mark.usefixtures("whenever_decoded")
 async def test_server_timing_names_the_stages(service: Running, image: bytes) -> None:
     timing = (await post(service, content=image)).headers["server-timing"]
     stages = dict(re.findall(r"(\w+);dur=([\d.]+)", timing))
@@ -215,6 +243,7 @@ async def test_server_timing_names_the_stages(service: Running, image: bytes) ->
     assert sum(milliseconds.values()) - milliseconds["total"] <= milliseconds["total"]
 
 
+@pytest.mark.usefixtures("whenever_decoded")
 async def test_metrics_count_what_was_done(service: Running, image: bytes) -> None:
     await post(service, content=image)
     await post(service, content=b"bad")

@@ -55,6 +55,7 @@ def _attributes(span: Span) -> dict[str, object]:
     }
 
 
+@pytest.mark.usefixtures("whenever_decoded")
 async def test_a_request_is_a_span_with_its_stages_as_children(
     start: Start, image: bytes, collector: Collector
 ) -> None:
