@@ -44,6 +44,7 @@ class Anatomy:
         cpus: Those that it may use.
         loop: Share of the time that an event loop is busy.
         on_gpu: Whether inference takes no CPU.
+        has_tried_more_workers: Whether a configuration with more of them was measured: it was not chosen.
         stages_ms: Time on the clock in each stage, from the service's metrics.
     """
 
@@ -55,6 +56,7 @@ class Anatomy:
     cpus: int
     loop: float
     on_gpu: bool
+    has_tried_more_workers: bool
     stages_ms: dict[str, float]
 
     @property
@@ -74,10 +76,19 @@ class Anatomy:
         parts = ", ".join(f"{name} {value / self.total_ms:.0%}" for name, value in shares.items())
         made_of = f"An image takes {self.total_ms:.3g} CPU-ms: {parts}."
         if self.cores < _BUSY_CORES * self.cpus and self.loop > _BUSY_LOOP:
-            return f"{made_of} The event loop is the limit ({self.loop:.0%} busy): more workers would help."
+            return f"{made_of} The event loop is the limit ({self.loop:.0%} busy){self._more_workers}."
         if self.on_gpu and self.cores < _BUSY_CORES * self.cpus:
             return f"{made_of} The CPUs are not the limit ({self.cores:.1f} of {self.cpus} busy): the GPU is."
         return f"{made_of} The largest part is {largest}; {self.cores:.1f} of {self.cpus} CPUs are busy."
+
+    @property
+    def _more_workers(self) -> str:
+        """What is known of those who would have a loop of their own."""
+        if self.on_gpu:
+            return ", and on a GPU there is one worker"
+        if self.has_tried_more_workers:
+            return "; more workers were tried and are not better"
+        return "; more workers were not tried"
 
 
 def dissect(
@@ -87,6 +98,8 @@ def dissect(
     images: Sequence[bytes],
     limits: DecodeLimits,
     cpus: int,
+    *,
+    has_tried_more_workers: bool,
 ) -> Anatomy | None:
     """What the limit is made of; None where the system does not say what CPU time a process took.
 
@@ -97,6 +110,7 @@ def dissect(
         images: Encoded, as they were sent.
         limits: Of decoding, as the service has them.
         cpus: That the service may use.
+        has_tried_more_workers: See `Anatomy`.
     """
     if point.cost is None:
         return None
@@ -116,6 +130,7 @@ def dissect(
         cpus=cpus,
         loop=point.cost.loop,
         on_gpu=engine.active != "cpu",
+        has_tried_more_workers=has_tried_more_workers,
         stages_ms=point.stages.mean_ms,
     )
 

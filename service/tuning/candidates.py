@@ -2,7 +2,8 @@
 
 ::
 
-    shapes       workers x threads of one inference, at the default batch limit
+    start        the settings as they are; what is unset stays the service's own choice
+    shapes       workers x threads of one inference, but for those that the start has anyway
     precisions   the other files of the version, with the best shape
     limits       other batch limits, with the best of both
 
@@ -13,8 +14,8 @@ of fifty.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import Final, NamedTuple
 
 from service.artifact import Precision
 from service.settings import Settings, flag_name, variable_name
@@ -24,39 +25,56 @@ _NOT_HANDED_ON: Final = frozenset(
     {"host", "port", "commit", "api_keys_file", "rate_limit_per_minute", "log_level", "log_format", "models"}
 )
 _BATCH_LIMITS: Final = (8, 16, 32, 128, 256)
+_TUNED: Final = frozenset({"workers", "threads", "max_batch_size", "precision"})
+# Of no machine: neither its variables nor its flags are in it.
+_DEFAULTS: Final = Settings.model_construct()
 # More than this many processes on one machine are left to several machines.
 _MAX_WORKERS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One configuration.
-
-    Attributes:
-        workers: Processes.
-        threads: Cores of inference; None: the service's own choice.
-        max_batch_size: The batch limit.
-        precision: Which file of the version.
-    """
+class Shape(NamedTuple):
+    """How a service shares its CPUs: its processes, and the threads of each one's inference."""
 
     workers: int
-    threads: int | None
-    max_batch_size: int
-    precision: Precision
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One configuration. What is None is unset: neither handed to the service nor written down.
+
+    Attributes:
+        workers: Processes; None: the service's own choice.
+        threads: Cores of inference; None: the service's own choice.
+        max_batch_size: The batch limit; None: the default.
+        precision: Which file of the version; None: the default.
+    """
+
+    workers: int | None = None
+    threads: int | None = None
+    max_batch_size: int | None = None
+    precision: Precision | None = None
 
     def __str__(self) -> str:
-        threads = "threads auto" if self.threads is None else f"threads {self.threads}"
-        return f"workers {self.workers}, {threads}, batch {self.max_batch_size}, {self.precision.value}"
+        workers, threads = (
+            "auto" if chosen is None else str(chosen) for chosen in (self.workers, self.threads)
+        )
+        return f"workers {workers}, threads {threads}, batch {self.batch_limit}, {self.file.value}"
+
+    @property
+    def batch_limit(self) -> int:
+        """The batch limit that the service has with it."""
+        return self.max_batch_size or _DEFAULTS.max_batch_size
+
+    @property
+    def file(self) -> Precision:
+        """The file that the service loads with it."""
+        return self.precision or Precision(_DEFAULTS.precision)
 
     @property
     def settings(self) -> dict[str, str]:
-        """As settings by name; what is left to the service's own choice is not in it."""
-        chosen = {
-            "workers": str(self.workers),
-            "max_batch_size": str(self.max_batch_size),
-            "precision": self.precision.value,
-        }
-        return chosen if self.threads is None else {**chosen, "threads": str(self.threads)}
+        """As settings by name; what is unset is not in it."""
+        return {name: str(value) for name, value in asdict(self).items() if value is not None}
 
     @property
     def variables(self) -> dict[str, str]:
@@ -65,9 +83,8 @@ class Candidate:
 
     def flags(self, settings: Settings, model: str) -> list[str]:
         """Of ``python -m service``, for one model and with everything else as the settings have it."""
-        given = {**_given(settings), **self.settings, "models": model}
-        if self.threads is None:
-            given.pop("threads", None)
+        given = {name: value for name, value in _given(settings).items() if name not in _TUNED}
+        given |= {**self.settings, "models": model}
         return [part for name, value in given.items() for part in (flag_name(name), value)]
 
 
@@ -86,30 +103,45 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def first(settings: Settings, precision: Precision) -> Candidate:
-    """What the settings say, with one worker where they leave that open: the others are compared with it."""
-    return Candidate(settings.workers or 1, settings.threads, settings.max_batch_size, precision)
+def first(settings: Settings, loaded: Precision) -> Candidate:
+    """What the settings say, and no more than they say: the others are compared with it.
+
+    Args:
+        settings: Of the service.
+        loaded: The file that it loads with them.
+    """
+    is_set = settings.model_fields_set
+    return Candidate(
+        settings.workers,
+        settings.threads,
+        settings.max_batch_size if "max_batch_size" in is_set else None,
+        loaded if "precision" in is_set else None,
+    )
 
 
-def shapes(start: Candidate, cpus: int, *, on_gpu: bool) -> Iterator[Candidate]:
-    """Other ways to share the CPUs among processes and threads; on a GPU there is one."""
-    if on_gpu:
-        return
+def shapes(start: Candidate, cpus: int, there: Shape) -> Iterator[Candidate]:
+    """Other ways to share the CPUs among processes and threads.
+
+    Args:
+        start: What is changed.
+        cpus: That the service may use.
+        there: What the start comes to; the same in other words would be no other way.
+    """
     counts = [1 << power for power in range(cpus.bit_length()) if 1 << power <= min(cpus, _MAX_WORKERS)]
     for workers in dict.fromkeys([*counts, min(cpus, _MAX_WORKERS)]):
         for threads in dict.fromkeys([1, cpus // workers]):
-            candidate = replace(start, workers=workers, threads=threads)
-            if candidate != start:
-                yield candidate
+            if Shape(workers, threads) != there:
+                yield replace(start, workers=workers, threads=threads)
 
 
 def precisions(best: Candidate, there: tuple[Precision, ...]) -> Iterator[Candidate]:
     """The same with the other files of the version."""
-    return (replace(best, precision=precision) for precision in there if precision is not best.precision)
+    return (replace(best, precision=precision) for precision in there if precision is not best.file)
 
 
 def limits(best: Candidate) -> Iterator[Candidate]:
     """The same with other batch limits, the nearest first."""
-    others = [size for size in _BATCH_LIMITS if size != best.max_batch_size]
-    for size in sorted(others, key=lambda size: max(size / best.max_batch_size, best.max_batch_size / size)):
+    own = best.batch_limit
+    others = [size for size in _BATCH_LIMITS if size != own]
+    for size in sorted(others, key=lambda size: max(size / own, own / size)):
         yield replace(best, max_batch_size=size)

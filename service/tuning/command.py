@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from service.artifact import Precision
 from service.engine import EngineOptions, Provider
 from service.errors import FoldserveError
-from service.hardware import available_cpus, has_int8_instructions
+from service.hardware import available_cpus
 from service.images import DecodeLimits
 from service.settings import Settings, load_settings
 from service.tuning import candidates
@@ -23,8 +22,8 @@ from service.tuning.measuring import Prober, best_held
 from service.tuning.objective import Objective, parse_objective
 from service.tuning.process import running
 from service.tuning.report import SETTINGS_FILE, Report
-from service.tuning.search import Outcome, Search
-from service.tuning.subject import MEDIA_TYPE, Subject, find
+from service.tuning.search import Outcome, Search, Step
+from service.tuning.subject import MEDIA_TYPE, Subject, find, on_gpu
 
 _DEFAULT_OBJECTIVE: Final = "p99<50ms"
 _DEFAULT_MINUTES: Final = 5.0
@@ -104,7 +103,6 @@ def _search(
     interruption: Interruption,
 ) -> Outcome:
     requests = [request_bytes("http://127.0.0.1", image, MEDIA_TYPE) for image in images]
-    start = candidates.first(settings, _precision(settings, subject))
     _tell(f"{subject.name} version {subject.version}, {objective}, at most {seconds / 60:g} minutes")
     search = Search(
         Prober(requests, objective, interruption.checkpoint),
@@ -114,25 +112,19 @@ def _search(
         seconds,
         _tell,
     )
-    steps = (
-        partial(candidates.shapes, cpus=available_cpus(), on_gpu=_on_gpu(settings)),
+    return search.run(candidates.first(settings, subject.loaded), _steps(settings, subject))
+
+
+def _steps(settings: Settings, subject: Subject) -> list[Step]:
+    """From the best so far to what is tried beside it; a GPU has one worker, and no use for threads."""
+    others: list[Step] = [
         partial(candidates.precisions, there=tuple(subject.files)),
         candidates.limits,
-    )
-    return search.run(start, steps)
-
-
-def _precision(settings: Settings, subject: Subject) -> Precision:
-    """The file that the service loads as it is set."""
-    if settings.precision != "auto":
-        return Precision(settings.precision)
-    native = Precision.INT8 if has_int8_instructions() else Precision.FP32
-    native = Precision.FP16 if _on_gpu(settings) else native
-    return native if native in subject.files else Precision.FP32
-
-
-def _on_gpu(settings: Settings) -> bool:
-    return Provider(settings.execution_provider).kind != "cpu"
+    ]
+    if on_gpu(settings):
+        return others
+    shapes = partial(candidates.shapes, cpus=available_cpus(), there=subject.shape(settings))
+    return [shapes, *others]
 
 
 def _dissect(
@@ -145,11 +137,19 @@ def _dissect(
     engine = EngineOptions(
         provider=Provider(settings.execution_provider),
         threads=best.threads,
-        cpus=max(1, cpus // best.workers),
-        max_batch_size=best.max_batch_size,
+        cpus=max(1, cpus // (best.workers or 1)),
+        max_batch_size=best.batch_limit,
     )
     limits = DecodeLimits(max_pixels=settings.max_pixels, formats=frozenset(settings.image_formats))
-    return dissect(point, subject.files[best.precision], engine, images, limits, cpus)
+    return dissect(
+        point,
+        subject.files[best.file],
+        engine,
+        images,
+        limits,
+        cpus,
+        has_tried_more_workers=any(trial.workers > outcome.best.workers for trial in outcome.trials),
+    )
 
 
 def _tell(text: str) -> None:

@@ -148,14 +148,14 @@ class Prober:
         self._checkpoint()
         stages, cpu, begin = service.stages(), service.cpu_time(), time.perf_counter()
         load = drive()
-        seconds, cpu_after = time.perf_counter() - begin, service.cpu_time()
+        seconds, cpu_after, counted = time.perf_counter() - begin, service.cpu_time(), service.stages()
         latencies_ms = load.latencies_ms()
         cost = None
         if cpu is not None and cpu_after is not None:
             used = cpu_after.since(cpu)
             cost = Cost(
                 used.total_s / seconds,
-                used.loops_s / seconds / service.workers,
+                used.loops_s / seconds / counted.workers,
                 used.total_s * 1e3 / max(1, len(latencies_ms)),
             )
         return Point(
@@ -166,5 +166,5 @@ class Prober:
             excess=self._objective.excess(latencies_ms),
             failures=load.failures,
             cost=cost,
-            stages=service.stages().since(stages),
+            stages=counted.since(stages),
         )

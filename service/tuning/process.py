@@ -78,12 +78,13 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the service's own metrics count: sums and counts of each stage, images and batches."""
+    """What the service's own metrics say: sums and counts of each stage, images and batches, its workers."""
 
     seconds: Mapping[str, float]
     counts: Mapping[str, float]
     images: float
     batches: float
+    workers: int
 
     def since(self, before: Stages) -> Stages:
         """What was counted in between."""
@@ -92,6 +93,7 @@ class Stages:
             {stage: value - before.counts.get(stage, 0.0) for stage, value in self.counts.items()},
             self.images - before.images,
             self.batches - before.batches,
+            self.workers,
         )
 
     @property
@@ -110,14 +112,12 @@ class ServiceProcess:
 
     Attributes:
         url: Its address.
-        workers: Processes that answer.
         ready_s: From the start of the process to ``/readyz`` 200.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, workers: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
         self._process = process
         self.url = url
-        self.workers = workers
         self.ready_s = 0.0
 
     @property
@@ -151,7 +151,7 @@ class ServiceProcess:
         """What its metrics say now."""
         seconds: dict[str, float] = {}
         counts: dict[str, float] = {}
-        images = batches = 0.0
+        images = batches = workers = 0.0
         for family in text_string_to_metric_families(self.get("/metrics")[1].decode()):
             for sample in family.samples:
                 if sample.name == "foldserve_stage_duration_seconds_sum":
@@ -162,7 +162,9 @@ class ServiceProcess:
                     images += sample.value
                 elif sample.name == "foldserve_batches_total":
                     batches += sample.value
-        return Stages(seconds, counts, images, batches)
+                elif sample.name == "foldserve_workers":
+                    workers += sample.value
+        return Stages(seconds, counts, images, batches, int(workers))
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body."""
@@ -206,8 +208,7 @@ def running(
             stack.callback(_stop, process)
         wait_for = partial(_wait_for, process, log, started, checkpoint)
         url = wait_for(lambda: _url_in(log))
-        workers = flags[flags.index("--workers") + 1] if "--workers" in flags else "1"
-        service = ServiceProcess(process, url, int(workers))
+        service = ServiceProcess(process, url)
         wait_for(lambda: _is_ready(service) or None)
         service.ready_s = time.monotonic() - started
         yield service

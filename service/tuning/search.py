@@ -69,6 +69,11 @@ class Trial:
         return statistics.median(point.images_per_s if point else 0.0 for point in points)
 
     @property
+    def workers(self) -> int:
+        """Those that it was seen with; 0 where nothing was measured."""
+        return max((point.stages.workers for curve in self.curves for point in curve), default=0)
+
+    @property
     def nearest(self) -> float:
         """How near it came to the objective; infinity where nothing was measured."""
         return min((point.excess for curve in self.curves for point in curve), default=float("inf"))

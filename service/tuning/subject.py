@@ -10,8 +10,11 @@ from typing import Final
 from service.artifact import Accuracy, ModelMetadata, Precision
 from service.engine import Engine, EngineOptions, Provider
 from service.errors import InvalidConfiguration
+from service.hardware import available_cpus, has_int8_instructions
 from service.repository import model_names, versions
+from service.server import most_workers
 from service.settings import Settings
+from service.tuning.candidates import Shape
 
 # The service reads what an image is from its bytes.
 MEDIA_TYPE: Final = "application/octet-stream"
@@ -29,6 +32,7 @@ class Subject:
         files: By precision; fp32 first.
         metadata: Of each file.
         left_out: Precision → why it is not tried.
+        loaded: The file that the service loads as it is set.
     """
 
     name: str
@@ -36,20 +40,37 @@ class Subject:
     files: Mapping[Precision, Path]
     metadata: Mapping[Precision, ModelMetadata]
     left_out: Mapping[Precision, str]
+    loaded: Precision
 
     def images(self, folder: Path | None) -> list[bytes]:
         """The pictures in a folder; None: those of the model's own self-test.
 
         Raises:
-            InvalidConfiguration: There is none in the folder.
+            InvalidConfiguration: There is none in the folder, or one cannot be read.
         """
         if folder is None:
             first = next(iter(self.metadata.values()))
             return [instance.image for instance in first.selftest.instances]
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        paths = sorted(
+            path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
+        )
         if not paths:
             raise InvalidConfiguration(f"no picture in '{folder}' ({', '.join(sorted(_SUFFIXES))})")
-        return [path.read_bytes() for path in paths[:_MOST_PICTURES]]
+        try:
+            return [path.read_bytes() for path in paths[:_MOST_PICTURES]]
+        except OSError as error:
+            raise InvalidConfiguration(f"a picture of '{folder}' cannot be read: {error}") from error
+
+    def shape(self, settings: Settings) -> Shape:
+        """What the service makes of the settings, by the rules of its ``workers`` and ``threads``."""
+        options = EngineOptions(
+            provider=Provider(settings.execution_provider),
+            threads=settings.threads,
+            cpus=max(1, available_cpus() // (settings.workers or 1)),
+            max_batch_size=settings.max_batch_size,
+        )
+        threads = Engine.load(self.files[self.loaded], options).threads
+        return Shape(settings.workers or (most_workers() if threads == 1 else 1), threads)
 
 
 def find(settings: Settings, max_accuracy_loss: float) -> Subject:
@@ -60,7 +81,7 @@ def find(settings: Settings, max_accuracy_loss: float) -> Subject:
         max_accuracy_loss: How much less accurate than fp32 a file may be, 0…1; 1: anything goes.
 
     Raises:
-        InvalidConfiguration: No such model, or several and none is named.
+        InvalidConfiguration: No such model, several and none is named, or no file of the set precision.
         ModelRejected: A file of it is none.
     """
     name = _name(settings)
@@ -71,14 +92,35 @@ def find(settings: Settings, max_accuracy_loss: float) -> Subject:
         raise InvalidConfiguration(f"no model file in '{folder}'")
     options = EngineOptions(provider=Provider.CPU, threads=1)
     metadata = {each: Engine.load(path, options).metadata for each, path in files.items()}
-    left_out = {each: fault for each in files if (fault := _fault(metadata, each, max_accuracy_loss))}
+    loaded = _loaded(settings, files)
+    if loaded not in files:
+        raise InvalidConfiguration(
+            f"precision {loaded.value} is set, and in '{folder}' there is only "
+            + ", ".join(each.value for each in files)
+        )
+    others = [each for each in files if each is not loaded]
+    left_out = {each: fault for each in others if (fault := _fault(metadata, each, max_accuracy_loss))}
     return Subject(
         name,
         version,
         {each: path for each, path in files.items() if each not in left_out},
         {each: document for each, document in metadata.items() if each not in left_out},
         left_out,
+        loaded,
     )
+
+
+def on_gpu(settings: Settings) -> bool:
+    """Whether inference runs on one."""
+    return Provider(settings.execution_provider).kind != "cpu"
+
+
+def _loaded(settings: Settings, files: Mapping[Precision, Path]) -> Precision:
+    if settings.precision != "auto":
+        return Precision(settings.precision)
+    native = Precision.INT8 if has_int8_instructions() else Precision.FP32
+    native = Precision.FP16 if on_gpu(settings) else native
+    return native if native in files else Precision.FP32
 
 
 def _name(settings: Settings) -> str:

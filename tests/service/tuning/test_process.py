@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.server import most_workers
 from service.tuning.process import CannotStart, running
 from tests.model_files import write_model
 
@@ -25,6 +26,14 @@ def test_only_the_service_is_pinned(tmp_path: Path) -> None:
         assert footprint.memory_bytes > 10_000_000
         assert footprint.threads >= 1
         assert footprint.descriptors >= 3
+        assert service.stages().workers == 1
+
+
+@pytest.mark.e2e
+def test_workers_are_counted_also_where_the_service_chose_them(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    with running(["--repository", str(tmp_path)]) as service:
+        assert service.stages().workers == most_workers()
 
 
 @pytest.mark.e2e

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from xml.etree import ElementTree
 
@@ -15,7 +16,7 @@ from service.errors import InvalidConfiguration
 from service.settings import Settings
 from service.tuning import candidates
 from service.tuning.anatomy import Anatomy
-from service.tuning.candidates import Candidate
+from service.tuning.candidates import Candidate, Shape
 from service.tuning.chart import Line, draw
 from service.tuning.interruption import Interrupted
 from service.tuning.measuring import Cost, Point, Prober, best_held
@@ -23,17 +24,17 @@ from service.tuning.objective import parse_objective
 from service.tuning.process import CannotStart, ServiceProcess, Stages
 from service.tuning.search import Outcome, Search
 
-START = Candidate(1, None, 64, Precision.FP32)
+START = Candidate()
 ALL = (Precision.FP32, Precision.INT8)
 STEPS = (
-    partial(candidates.shapes, cpus=2, on_gpu=False),
+    partial(candidates.shapes, cpus=2, there=Shape(1, 2)),
     partial(candidates.precisions, there=ALL),
     candidates.limits,
 )
 Speed = Callable[[Candidate], float]
 
 
-def point(images_per_s: float, excess: float = 0.5, failures: int = 0) -> Point:
+def point(images_per_s: float, excess: float = 0.5, failures: int = 0, workers: int = 1) -> Point:
     return Point(
         clients=8,
         offered_per_s=None,
@@ -42,7 +43,7 @@ def point(images_per_s: float, excess: float = 0.5, failures: int = 0) -> Point:
         excess=excess,
         failures=failures,
         cost=Cost(1.5, 0.8, 0.3),
-        stages=Stages({}, {}, 8, 1),
+        stages=Stages({}, {}, 8, 1, workers),
     )
 
 
@@ -83,20 +84,20 @@ def search(prober: ScriptedProber, seconds: float = 3600) -> Outcome:
 
 def test_each_step_keeps_the_best_so_far() -> None:
     def speed(candidate: Candidate) -> float:
-        fast = 1000.0 * candidate.workers + 500 * (candidate.precision is Precision.INT8)
-        return fast + candidate.max_batch_size
+        fast = 1000.0 * (candidate.workers or 1) + 500 * (candidate.precision is Precision.INT8)
+        return fast + candidate.batch_limit
 
     outcome = search(ScriptedProber(speed))
     assert outcome.best.candidate == Candidate(2, 1, 256, Precision.INT8)
     assert outcome.best.score == 2756
     assert outcome.start.score == 1064
-    assert len(outcome.trials) == 1 + 3 + 1 + 5
+    assert len(outcome.trials) == 1 + 2 + 1 + 5
     assert len(outcome.best.rounds) == len(outcome.start.rounds) == 3
     assert outcome.arrivals[0].images_per_s == 1378
 
 
 def test_what_is_better_by_noise_changes_nothing() -> None:
-    outcome = search(ScriptedProber(lambda candidate: 1000 + candidate.workers))
+    outcome = search(ScriptedProber(lambda candidate: 1000.0 + (candidate.workers or 1)))
     assert outcome.best is outcome.start
 
 
@@ -113,7 +114,9 @@ def test_a_start_that_does_not_start_ends_the_search() -> None:
 
 @pytest.mark.parametrize("runs", range(1, 12))
 def test_an_interrupted_search_keeps_what_it_knows(runs: int) -> None:
-    outcome = search(ScriptedProber(lambda candidate: 1000.0 * candidate.workers, interrupt_after=runs))
+    outcome = search(
+        ScriptedProber(lambda candidate: 1000.0 * (candidate.workers or 1), interrupt_after=runs)
+    )
     assert outcome.ended_early == "it was interrupted"
     assert outcome.best.score >= outcome.start.score == 1000
     assert len(outcome.trials) <= runs + 1
@@ -125,7 +128,7 @@ def test_an_interruption_before_anything_is_known_is_one() -> None:
 
 
 def test_without_time_only_the_start_is_measured() -> None:
-    prober = ScriptedProber(lambda candidate: 1000.0 * candidate.workers)
+    prober = ScriptedProber(lambda candidate: 1000.0 * (candidate.workers or 1))
     outcome = search(prober, seconds=0)
     assert set(prober.asked) == {START}
     assert outcome.best is outcome.start
@@ -137,24 +140,54 @@ def test_only_what_holds_the_objective_counts() -> None:
 
 
 def test_shapes_share_the_cpus() -> None:
-    shapes = {(each.workers, each.threads) for each in candidates.shapes(START, 8, on_gpu=False)}
-    assert shapes == {(1, 1), (1, 8), (2, 1), (2, 4), (4, 1), (4, 2), (8, 1)}
-    assert not list(candidates.shapes(START, 8, on_gpu=True))
+    shapes = {(each.workers, each.threads) for each in candidates.shapes(START, 8, Shape(1, 8))}
+    assert shapes == {(1, 1), (2, 1), (2, 4), (4, 1), (4, 2), (8, 1)}
+
+
+@pytest.mark.parametrize("there", [Shape(1, 1), Shape(1, 2), Shape(2, 1)])
+def test_what_the_start_comes_to_anyway_is_not_tried_in_other_words(there: Shape) -> None:
+    tried = {Shape(each.workers or 0, each.threads or 0) for each in candidates.shapes(START, 2, there)}
+    assert tried == {Shape(1, 1), Shape(1, 2), Shape(2, 1)} - {there}
+
+
+def test_the_defaults_in_other_words_are_not_tried() -> None:
+    assert 64 not in [each.batch_limit for each in candidates.limits(replace(START, workers=2))]
+    assert [each.file for each in candidates.precisions(START, ALL)] == [Precision.INT8]
 
 
 def test_a_candidate_runs_with_everything_else_as_it_is_set() -> None:
     settings = Settings(threads=2, top_k=3, triton_metrics=True, port=1234)
-    flags = START.flags(settings, "digits")
-    given = dict(zip(flags[::2], flags[1::2], strict=True))
-    assert given == {
+    candidate = Candidate(workers=1, max_batch_size=8, precision=Precision.INT8)
+    assert given(candidate.flags(settings, "digits")) == {
         "--workers": "1",
-        "--max-batch-size": "64",
-        "--precision": "fp32",
+        "--max-batch-size": "8",
+        "--precision": "int8",
         "--top-k": "3",
         "--triton-metrics": "true",
         "--models": "digits",
     }
-    assert Candidate(1, 2, 64, Precision.FP32).variables["FOLDSERVE_THREADS"] == "2"
+    assert Candidate(1, 2).variables == {"FOLDSERVE_WORKERS": "1", "FOLDSERVE_THREADS": "2"}
+
+
+def given(flags: list[str]) -> dict[str, str]:
+    return dict(zip(flags[::2], flags[1::2], strict=True))
+
+
+def test_what_is_unset_is_neither_handed_on_nor_written() -> None:
+    start = candidates.first(Settings(), Precision.FP32)
+    assert start.variables == {}
+    assert given(start.flags(Settings(), "digits")) == {"--models": "digits"}
+    assert str(start) == "workers auto, threads auto, batch 64, fp32"
+
+
+def test_what_is_set_is_handed_on_and_written_also_where_it_is_the_default() -> None:
+    settings = Settings(workers=1, threads=2, max_batch_size=64, precision="auto")
+    assert candidates.first(settings, Precision.INT8).variables == {
+        "FOLDSERVE_WORKERS": "1",
+        "FOLDSERVE_THREADS": "2",
+        "FOLDSERVE_MAX_BATCH_SIZE": "64",
+        "FOLDSERVE_PRECISION": "int8",
+    }
 
 
 @pytest.mark.parametrize("text", ["", "p99", "p99<", "p99<50", "p99>50ms", "p0<1ms", "p99<0ms", "errors<1%"])
@@ -171,16 +204,21 @@ def test_an_objective_is_as_far_off_as_its_worst_bound() -> None:
     assert math.isnan(objective.excess([]))
 
 
-def anatomy(**changed: float) -> Anatomy:
-    facts = {"decode_ms": 0.1, "inference_ms": 0.2, "rest_ms": 0.1, "cores": 1.9, "loop": 0.95, **changed}
-    return Anatomy(**facts, batch_size=8, cpus=2, on_gpu=False, stages_ms={})
+def anatomy(cores: float = 1.9, *, on_gpu: bool = False, has_tried: bool = False) -> Anatomy:
+    return Anatomy(0.1, 0.2, 0.1, 8, cores, 2, 0.95, on_gpu, has_tried, {})
 
 
 def test_the_verdict_names_what_the_limit_is_made_of() -> None:
     text = anatomy().verdict
     assert "0.4 CPU-ms: decoding 25%, inference 50%, HTTP and batching 25%" in text
     assert "The largest part is inference; 1.9 of 2 CPUs are busy" in text
-    assert "The event loop is the limit (95% busy)" in anatomy(cores=1.0).verdict
+
+
+def test_the_verdict_on_a_busy_loop_never_contradicts_the_choice() -> None:
+    assert anatomy(1.0).verdict.endswith("the limit (95% busy); more workers were not tried.")
+    tried = anatomy(1.0, has_tried=True).verdict
+    assert tried.endswith("the limit (95% busy); more workers were tried and are not better.")
+    assert anatomy(1.0, on_gpu=True).verdict.endswith("(95% busy), and on a GPU there is one worker.")
 
 
 def test_the_picture_has_every_curve_and_is_well_formed() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from service.artifact import Precision
 from service.errors import InvalidConfiguration
+from service.server import most_workers
 from service.settings import Settings, load_settings
 from service.tuning import subject
 from tests.model_files import write_model
@@ -33,7 +34,7 @@ def test_an_interrupted_search_leaves_settings_that_are_read_and_no_process(tmp_
     printed = interrupted(tmp_path, after="hold it", status=0)[0]
     assert "The search ended early: it was interrupted." in printed
     settings = load_settings(["--settings", str(folder / "settings.env")])
-    assert (settings.workers, settings.max_batch_size, settings.precision) == (1, 64, "fp32")
+    assert settings.model_fields_set == set()
     document = json.loads((folder / "result.json").read_text())
     assert document["model"] == {"name": "tiny", "version": "1"}
     assert document["trials"][0]["curves"][0][0]["latency_ms"]["p50"] > 0
@@ -99,6 +100,23 @@ def test_files_that_state_no_accuracy_are_left_out_unless_allowed(tmp_path: Path
     assert list(subject.find(settings, 0.01).files) == [Precision.FP32]
     assert "state no accuracy" in subject.find(settings, 0.01).left_out[Precision.INT8]
     assert list(subject.find(settings, 1).files) == [Precision.FP32, Precision.INT8]
+
+
+def test_the_file_that_is_set_is_tried_whatever_it_costs(tmp_path: Path) -> None:
+    for precision in (Precision.FP32, Precision.INT8):
+        write_model(tmp_path, precision=precision)
+    found = subject.find(Settings(repository=tmp_path, precision="int8"), 0.01)
+    assert found.loaded in found.files
+    with pytest.raises(InvalidConfiguration, match=r"precision fp16 is set, .* only fp32, int8"):
+        subject.find(Settings(repository=tmp_path, precision="fp16"), 0.01)
+
+
+def test_the_shape_of_the_start_is_that_of_the_service(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    found = subject.find(Settings(repository=tmp_path), 0)
+    assert found.shape(Settings()) == (most_workers(), 1)
+    assert found.shape(Settings(workers=3)) == (3, 1)
+    assert found.shape(Settings(threads=2)) == (1, 2)
 
 
 def test_pictures_are_the_models_own_or_a_folders(tmp_path: Path) -> None:
