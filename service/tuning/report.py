@@ -71,16 +71,23 @@ class Report:
             yield f"The search ended early: {outcome.ended_early}."
         for precision, why in self.subject.left_out.items():
             yield f"{precision.value} was left out: {why}."
+        if (other := outcome.unconfirmed) is not None:
+            yield (
+                f"{other.candidate} looked better ({other.first_score:,.0f} images/s beside "
+                f"{start.first_score:,.0f}), but was not confirmed: it is not written down. "
+                "More --minutes would tell."
+            )
         if not outcome.is_held:
-            times = min(trial.nearest for trial in outcome.trials)
-            yield f"No configuration holds {self.objective}: the nearest is {times:.2f} times above it."
+            yield self._missed()
             return
-        if best is start:
-            yield f"Nothing is better than what was there by more than noise: {best.candidate}."
-        else:
+        if best is not start:
             gain = f"{best.score / start.score - 1:+.0%}" if start.score else "the start does not hold it"
-            yield f"Best: {best.candidate}: {best.score:,.0f} images/s ({gain})."
-        held = best_held(outcome.arrivals)
+            yield f"Best: {best.candidate}: {best.score:,.0f} images/s ({gain}), better in every round."
+        elif outcome.unconfirmed is not None or outcome.ended_early:
+            yield f"What was there is kept: {best.candidate}."
+        else:
+            yield f"Nothing is better than what was there by more than noise: {best.candidate}."
+        held = self._held_arrivals
         if held is not None:
             yield (
                 f"It holds {self.objective} for independent clients who send up to "
@@ -95,18 +102,45 @@ class Report:
             yield f"Mean ms in each stage at that load: {stages}."
             yield f"Images in a batch: {self.anatomy.batch_size:.1f}."
 
+    def _missed(self) -> str:
+        times = min(trial.nearest for trial in self.outcome.trials)
+        if times < 1:
+            return f"No configuration is confirmed to hold {self.objective}, though one did at times."
+        return f"No configuration holds {self.objective}: the nearest is {times:.2f} times above it."
+
+    @property
+    def _held_arrivals(self) -> Point | None:
+        return best_held(self.outcome.arrivals)
+
     def _settings(self) -> str:
         best = self.outcome.best
         now = datetime.now(UTC).strftime("%Y-%m-%d")
         return "\n".join(
             [
                 f"# Found by `python -m service tune` on {now}, on {self.cpus} CPUs, for {self.subject.name}",
-                f"# version {self.subject.version}: {self.objective} at {best.score:,.0f} images/s.",
+                f"# version {self.subject.version}. It holds {self.objective}",
+                f"# at up to {best.score:,.0f} images/s for clients that wait for each answer,",
+                f"# {self._promise()}",
+                *self._unchanged(),
                 "# Serve with it: python -m service --settings FILE",
                 *(f"{name}={value}" for name, value in best.candidate.variables.items()),
                 "",
             ]
         )
+
+    def _promise(self) -> str:
+        held = self._held_arrivals
+        if held is not None:
+            return f"at up to {held.offered_per_s:,.0f} images/s for independent clients: plan with this one."
+        if self.outcome.arrivals:
+            return (
+                f"but not at {self.outcome.arrivals[0].offered_per_s:,.0f} images/s for independent clients."
+            )
+        return "and for independent clients it is not known: the search ended before."
+
+    def _unchanged(self) -> Iterator[str]:
+        if not self.outcome.best.candidate.settings:
+            yield "# Nothing is confirmed to be better than the defaults, so there is no line below."
 
     def _picture(self) -> str:
         outcome, bound = self.outcome, self.objective.bounds[0]
@@ -133,6 +167,7 @@ class Report:
             },
             "is_held": outcome.is_held,
             "best": outcome.best.candidate.settings,
+            "unconfirmed": outcome.unconfirmed and outcome.unconfirmed.candidate.settings,
             "ended_early": outcome.ended_early,
             "left_out": {precision.value: why for precision, why in self.subject.left_out.items()},
             "trials": [_trial_document(trial) for trial in outcome.trials],

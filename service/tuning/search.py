@@ -6,8 +6,9 @@
     confirmation  the best ones beside the start, in turns, three rounds         30 %
     promise       independent arrivals at the winner, at rising rates            15 %
 
-A candidate replaces the start only if it is better by more than noise: by `_MARGIN` of medians.
-Interrupted or out of time, the search ends with what it knows.
+A candidate replaces the start only if it beats it by `_MARGIN` in every round of the confirmation, each
+beside the start's own of the same round: whatever else the machine did then, it did to both. Interrupted
+or out of time before there were `_LEAST_ROUNDS`, the search keeps the start, and says what looked better.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ Step: TypeAlias = Callable[[Candidate], Iterable[Candidate]]
 SEARCH_SHARE: Final = 0.55
 CONFIRMATION_SHARE: Final = 0.30
 _ROUNDS: Final = 3
+# One round could be luck.
+_LEAST_ROUNDS: Final = 2
 _FINALISTS: Final = 2
 _MARGIN: Final = 1.03
 # A curve has about so many points; a run of the search, so many seconds each.
@@ -48,7 +51,7 @@ class Trial:
 
     Attributes:
         screening: The search's own curve.
-        rounds: The curves of the confirmation; of another length and another moment of the machine.
+        rounds: The curves of the confirmation, in order; an empty one where it could not be measured.
         fault: Why it could not be measured.
     """
 
@@ -65,8 +68,17 @@ class Trial:
     @property
     def score(self) -> float:
         """Images a second at which the objective is held: the median of its curves; 0 where it never is."""
-        points = map(best_held, self.curves)
-        return statistics.median(point.images_per_s if point else 0.0 for point in points)
+        return statistics.median(map(_held_per_s, self.curves))
+
+    @property
+    def first_score(self) -> float:
+        """The same of the search's own curve alone."""
+        return _held_per_s(self.screening)
+
+    def beats(self, start: Trial) -> bool:
+        """Whether it was better than the start in every round, by more than noise."""
+        pairs = list(zip(map(_held_per_s, self.rounds), map(_held_per_s, start.rounds), strict=False))
+        return len(pairs) >= _LEAST_ROUNDS and all(own > _MARGIN * other for own, other in pairs)
 
     @property
     def workers(self) -> int:
@@ -85,7 +97,9 @@ class Outcome:
 
     Attributes:
         start: The configuration that was there before.
-        best: The one to use; the start itself, where nothing is better by more than noise.
+        best: The one to use; the start itself, where nothing is confirmed to be better.
+        unconfirmed: What looked better when the search ended without a confirmation; None: nothing, or
+            there was one.
         trials: Of every candidate, in the order of their first run.
         arrivals: Independent arrivals at the best one.
         ended_early: Why not everything was measured; None where it was.
@@ -94,6 +108,7 @@ class Outcome:
     start: Trial
     best: Trial
     trials: list[Trial]
+    unconfirmed: Trial | None = None
     arrivals: list[Point] = field(default_factory=list)
     ended_early: str | None = None
 
@@ -152,6 +167,7 @@ class Search:
         except Interrupted:
             outcome.best = self._winner(first)
             outcome.ended_early = "it was interrupted"
+        outcome.unconfirmed = self._unconfirmed(first)
         outcome.trials = list(self._trials.values())
         return outcome
 
@@ -181,10 +197,17 @@ class Search:
                 self._measure(trial, seconds, trial.rounds.append)
 
     def _winner(self, first: Trial) -> Trial:
-        """The best of those that were measured as often as the start was."""
-        peers = [trial for trial in self._trials.values() if bool(trial.rounds) == bool(first.rounds)]
-        best = max(peers, key=_rank)
-        return best if best.score > _MARGIN * first.score else first
+        """The best of those that are confirmed to be better than the start."""
+        confirmed = [trial for trial in self._trials.values() if trial.beats(first)]
+        return max(confirmed, key=_rank, default=first)
+
+    def _unconfirmed(self, first: Trial) -> Trial | None:
+        """What the search found best, where there were too few rounds to confirm anything."""
+        others = [trial for trial in self._trials.values() if trial is not first]
+        if min(len(first.rounds), max((len(each.rounds) for each in others), default=0)) >= _LEAST_ROUNDS:
+            return None
+        best = max(others, key=lambda trial: trial.first_score, default=first)
+        return best if best.first_score > _MARGIN * first.first_score else None
 
     def _promise(self, best: Trial) -> list[Point]:
         if not best.score:
@@ -208,6 +231,7 @@ class Search:
         except (CannotStart, TargetLost) as error:
             trial.fault = str(error)
             self._tell(f"{candidate}: cannot be measured: {error}")
+            keep([])
             return
         keep(curve)
         held = best_held(curve)
@@ -227,6 +251,11 @@ class Search:
 
     def _run_s(self, point_s: float) -> float:
         return self._start_s + _POINTS * point_s
+
+
+def _held_per_s(curve: Sequence[Point]) -> float:
+    held = best_held(curve)
+    return held.images_per_s if held else 0.0
 
 
 def _rank(trial: Trial) -> tuple[float, float]:

@@ -32,6 +32,8 @@ STEPS = (
     candidates.limits,
 )
 Speed = Callable[[Candidate], float]
+# The search's own curves, before the confirmation begins.
+SCREENED = 1 + 2 + 1 + 5
 
 
 def point(images_per_s: float, excess: float = 0.5, failures: int = 0, workers: int = 1) -> Point:
@@ -91,7 +93,7 @@ def test_each_step_keeps_the_best_so_far() -> None:
     assert outcome.best.candidate == Candidate(2, 1, 256, Precision.INT8)
     assert outcome.best.score == 2756
     assert outcome.start.score == 1064
-    assert len(outcome.trials) == 1 + 2 + 1 + 5
+    assert len(outcome.trials) == SCREENED
     assert len(outcome.best.rounds) == len(outcome.start.rounds) == 3
     assert outcome.arrivals[0].images_per_s == 1378
 
@@ -112,14 +114,56 @@ def test_a_start_that_does_not_start_ends_the_search() -> None:
         search(ScriptedProber(lambda _: 0))
 
 
-@pytest.mark.parametrize("runs", range(1, 12))
-def test_an_interrupted_search_keeps_what_it_knows(runs: int) -> None:
-    outcome = search(
-        ScriptedProber(lambda candidate: 1000.0 * (candidate.workers or 1), interrupt_after=runs)
-    )
+def by_workers(candidate: Candidate) -> float:
+    return 1000.0 * (candidate.workers or 1)
+
+
+def test_a_gain_that_is_not_there_in_every_round_changes_nothing() -> None:
+    """Better by far in the median, and in one round of three just as good: mutants that take medians fail."""
+
+    def speed(candidate: Candidate) -> float:
+        is_second_round = prober.asked.count(candidate) == 3
+        return 1000.0 if is_second_round else by_workers(candidate)
+
+    prober = ScriptedProber(speed)
+    outcome = search(prober)
+    assert max(trial.score for trial in outcome.trials) == 2000
+    assert outcome.best is outcome.start
+    assert outcome.unconfirmed is None
+
+
+def test_a_machine_that_slows_down_takes_no_gain_away() -> None:
+    prober = ScriptedProber(lambda each: by_workers(each) / len(prober.asked))
+    outcome = search(prober)
+    assert outcome.best.candidate.workers == 2
+
+
+def test_a_finalist_that_is_lost_in_one_round_does_not_win() -> None:
+    def is_lost(candidate: Candidate) -> bool:
+        return candidate != START and prober.asked.count(candidate) == 3
+
+    prober = ScriptedProber(lambda each: 0 if is_lost(each) else by_workers(each))
+    outcome = search(prober)
+    assert outcome.best is outcome.start
+    assert {len(trial.rounds) for trial in outcome.trials} == {0, 3}
+
+
+@pytest.mark.parametrize("runs", range(1, SCREENED + 6))
+def test_a_search_interrupted_before_two_rounds_keeps_the_start(runs: int) -> None:
+    outcome = search(ScriptedProber(by_workers, interrupt_after=runs))
     assert outcome.ended_early == "it was interrupted"
-    assert outcome.best.score >= outcome.start.score == 1000
+    assert outcome.best is outcome.start
+    assert outcome.start.score == 1000
     assert len(outcome.trials) <= runs + 1
+    has_seen_better = runs > 2
+    assert (outcome.unconfirmed is not None) == has_seen_better
+
+
+def test_a_search_interrupted_after_two_rounds_has_a_winner() -> None:
+    outcome = search(ScriptedProber(by_workers, interrupt_after=SCREENED + 6))
+    assert outcome.ended_early == "it was interrupted"
+    assert outcome.best.candidate.workers == 2
+    assert outcome.unconfirmed is None
 
 
 def test_an_interruption_before_anything_is_known_is_one() -> None:
@@ -128,7 +172,7 @@ def test_an_interruption_before_anything_is_known_is_one() -> None:
 
 
 def test_without_time_only_the_start_is_measured() -> None:
-    prober = ScriptedProber(lambda candidate: 1000.0 * (candidate.workers or 1))
+    prober = ScriptedProber(by_workers)
     outcome = search(prober, seconds=0)
     assert set(prober.asked) == {START}
     assert outcome.best is outcome.start
