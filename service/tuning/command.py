@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from service.tuning.load import request_bytes
 from service.tuning.measuring import Prober, best_held
 from service.tuning.objective import Objective, parse_objective
 from service.tuning.process import running
-from service.tuning.report import SETTINGS_FILE, Report
+from service.tuning.report import SETTINGS_FILE, Report, prepare
 from service.tuning.search import Outcome, Search, Step
 from service.tuning.subject import MEDIA_TYPE, Subject, find, on_gpu
 
@@ -43,16 +44,18 @@ def tune(arguments: Sequence[str]) -> str:
             any flag of the service.
 
     Raises:
-        InvalidConfiguration: A flag is wrong, or there is nothing to tune.
+        InvalidConfiguration: A flag is wrong, there is nothing to tune, or nowhere to write.
         ObjectiveMissed: No configuration holds the objective; the reports are written, no settings are.
         CannotStart: The service does not start as it is.
         Interrupted: Before the service as it is was measured.
+        ReportLost: The folder cannot be written any more when the search has ended.
     """
     options, rest = _parser().parse_known_args(arguments)
     objective = parse_objective(options.objective)
     settings = load_settings(rest)
     subject = find(settings, options.max_accuracy_loss)
     images = subject.images(options.pictures)
+    prepare(options.folder)
     cpus = available_cpus()
     with Interruption() as interruption:
         outcome = _search(settings, subject, objective, images, options.minutes * 60, interruption)
@@ -80,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=Path("reports/tune"), help="where the reports go")
     parser.add_argument(
         "--max-accuracy-loss",
-        type=float,
+        type=_loss,
         default=_DEFAULT_LOSS,
         help="how much less accurate than fp32 another precision may be, 0 to 1",
     )
@@ -88,10 +91,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
-        raise argparse.ArgumentTypeError(f"{text} is not between {_LEAST_MINUTES:g} and {_MOST_MINUTES:g}")
-    return minutes
+    return _number(text, _LEAST_MINUTES, _MOST_MINUTES)
+
+
+def _loss(text: str) -> float:
+    return _number(text, 0.0, 1.0)
+
+
+def _number(text: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from {least:g} to {most:g}")
+    return number
 
 
 def _search(

@@ -11,7 +11,7 @@ from service.errors import InvalidConfiguration
 from service.tuning.load import percentile
 
 _TERM: Final = re.compile(
-    r"p(?P<percentile>[0-9]{1,2}(?:\.[0-9]+)?)\s*<\s*(?P<bound>[0-9.]+)\s*(?P<unit>ms|s)"
+    r"p(?P<percentile>[0-9]{1,2}(?:\.[0-9]+)?)\s*<\s*(?P<bound>[0-9]*\.?[0-9]+)\s*(?P<unit>ms|s)"
 )
 
 

@@ -9,10 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Final
 
 import orjson
 
 from service import __version__
+from service.errors import FoldserveError, InvalidConfiguration
 from service.tuning.anatomy import Anatomy
 from service.tuning.chart import Line, draw
 from service.tuning.measuring import Point, best_held
@@ -20,7 +23,33 @@ from service.tuning.objective import Objective
 from service.tuning.search import Outcome, Trial
 from service.tuning.subject import Subject
 
-SETTINGS_FILE = "settings.env"
+SETTINGS_FILE: Final = "settings.env"
+_TEXT_FILE: Final = "report.txt"
+_RESULT_FILE: Final = "result.json"
+_CURVE_FILE: Final = "curve.svg"
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder of the reports, before minutes are spent on what they will say.
+
+    Raises:
+        InvalidConfiguration: It cannot be made or written, or one of the files in it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+        for name in (SETTINGS_FILE, _TEXT_FILE, _RESULT_FILE, _CURVE_FILE):
+            if (folder / name).exists():
+                (folder / name).open("ab").close()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"--folder {folder}: the reports cannot be written there: {error.strerror}; name another folder"
+        ) from error
+
+
+class ReportLost(FoldserveError):
+    """The reports cannot be written; says what would have been in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +68,22 @@ class Report:
     cpus: int
 
     def write(self, folder: Path) -> None:
-        """Write all four files; the settings only where the objective is held."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.txt").write_text(self.text, encoding="utf-8")
-        (folder / "result.json").write_bytes(orjson.dumps(self._document(), option=orjson.OPT_INDENT_2))
-        (folder / "curve.svg").write_text(self._picture(), encoding="utf-8")
-        if self.outcome.is_held:
-            (folder / SETTINGS_FILE).write_text(self._settings(), encoding="utf-8")
+        """Write all four files; the settings only where the objective is held.
+
+        Args:
+            folder: As `prepare` has made it.
+
+        Raises:
+            ReportLost: They cannot be written any more; says what would have been in them.
+        """
+        try:
+            (folder / _TEXT_FILE).write_text(self.text, encoding="utf-8")
+            (folder / _RESULT_FILE).write_bytes(orjson.dumps(self._document(), option=orjson.OPT_INDENT_2))
+            (folder / _CURVE_FILE).write_text(self._picture(), encoding="utf-8")
+            if self.outcome.is_held:
+                (folder / SETTINGS_FILE).write_text(self._settings(), encoding="utf-8")
+        except OSError as error:
+            raise ReportLost(f"{self.text}\n{folder} cannot be written any more: {error.strerror}") from error
 
     @property
     def title(self) -> str:

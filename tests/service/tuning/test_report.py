@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from service.artifact import Precision
+from service.errors import InvalidConfiguration
 from service.settings import load_settings
 from service.tuning.candidates import Candidate
 from service.tuning.measuring import Point
 from service.tuning.objective import parse_objective
 from service.tuning.process import Stages
-from service.tuning.report import Report
+from service.tuning.report import Report, ReportLost, prepare
 from service.tuning.search import Outcome, Trial
 from service.tuning.subject import Subject
 
@@ -75,6 +76,32 @@ def test_what_is_not_confirmed_is_said_and_not_written(tmp_path: Path) -> None:
     text = (tmp_path / "settings.env").read_text()
     assert "WORKERS" not in text
     assert "no line below" in text
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidConfiguration, match=r"--folder .*/file/x: .*; name another folder"):
+        prepare(tmp_path / "file" / "x")
+
+
+def test_a_report_that_cannot_be_written_over_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(InvalidConfiguration, match="Is a directory; name another folder"):
+        prepare(tmp_path)
+
+
+def test_a_folder_is_made_and_nothing_is_left_in_it_or_taken_from_it(tmp_path: Path) -> None:
+    prepare(tmp_path / "new" / "folder")
+    assert not list((tmp_path / "new" / "folder").iterdir())
+    (tmp_path / "report.txt").write_text("of the last time")
+    prepare(tmp_path)
+    assert (tmp_path / "report.txt").read_text() == "of the last time"
+
+
+def test_a_folder_that_is_gone_in_the_end_does_not_take_the_findings_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ReportLost, match="Best: workers 2") as lost:
+        report(Outcome(START, FASTER, [START, FASTER])).write(tmp_path / "gone")
+    assert "gone cannot be written any more: No such file" in str(lost.value)
 
 
 def test_an_objective_that_was_held_at_times_is_not_called_out_of_reach() -> None:

@@ -234,7 +234,9 @@ def test_what_is_set_is_handed_on_and_written_also_where_it_is_the_default() -> 
     }
 
 
-@pytest.mark.parametrize("text", ["", "p99", "p99<", "p99<50", "p99>50ms", "p0<1ms", "p99<0ms", "errors<1%"])
+@pytest.mark.parametrize(
+    "text", ["", "p99", "p99<", "p99<50", "p99>50ms", "p0<1ms", "p99<0ms", "p99<1.2.3ms", "errors<1%"]
+)
 def test_what_is_no_objective_is_refused(text: str) -> None:
     with pytest.raises(InvalidConfiguration, match="is no objective; write"):
         parse_objective(text)

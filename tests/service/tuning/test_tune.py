@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from service.__main__ import main
 from service.artifact import Precision
 from service.errors import InvalidConfiguration
 from service.server import most_workers
@@ -48,7 +49,7 @@ def test_a_search_that_is_interrupted_at_its_beginning_says_so_and_leaves_no_pro
     write_model(tmp_path / "models")
     complaint = interrupted(tmp_path, after="at most", status=1)[1]
     assert complaint == "foldserve: interrupted before there was anything to report\n"
-    assert not (tmp_path / "reports").exists()
+    assert not list((tmp_path / "reports").iterdir())
 
 
 def interrupted(tmp_path: Path, *, after: str, status: int) -> tuple[str, str]:
@@ -91,6 +92,48 @@ def test_a_missed_objective_ends_with_status_1_and_without_settings(tmp_path: Pa
     assert "No configuration holds p50<0.001ms: the nearest is" in done.stderr
     assert (folder / "report.txt").exists()
     assert not (folder / "settings.env").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--max-accuracy-loss", "3"], "--max-accuracy-loss: '3' is no number from 0 to 1"),
+        (["--max-accuracy-loss", "nan"], "--max-accuracy-loss: 'nan' is no number from 0 to 1"),
+        (["--minutes", "abc"], "--minutes: 'abc' is no number from 0.1 to 120"),
+        (["--minutes", "121"], "--minutes: '121' is no number from 0.1 to 120"),
+    ],
+)
+def test_a_flag_out_of_its_bounds_is_refused(
+    flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", *flags])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path / "models")
+    (tmp_path / "file").write_text("")
+    assert main(command(tmp_path / "models", tmp_path / "file" / "reports")[3:]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"foldserve: --folder {tmp_path}/file/reports: the reports cannot be written")
+    assert complaint.count("\n") == 1
+
+
+def test_a_picture_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    write_model(tmp_path / "models")
+    found = subject.find(Settings(repository=tmp_path / "models"), 0)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "one.jpg").write_bytes(b"picture")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(InvalidConfiguration, match=r"cannot be read: .*one\.jpg"):
+        found.images(tmp_path)
 
 
 def test_files_that_state_no_accuracy_are_left_out_unless_allowed(tmp_path: Path) -> None:
