@@ -1,4 +1,4 @@
-"""``python -m service``: serve the models of a repository. ``--help`` lists every setting.
+"""``python -m service``: serve the models of a repository. ``--help`` lists every setting and command.
 
 What cannot be served ends with one line on stderr and exit status 1; bad settings with 2.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from service.commands import COMMANDS
+from service.commands import COMMANDS, commands_help
 from service.errors import FoldserveError, InvalidConfiguration
 from service.logs import configure_logging
 from service.server import serve
@@ -20,9 +20,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command, or the service; the exit status."""
     try:
         if arguments and arguments[0] in COMMANDS:
-            outcome = COMMANDS[arguments[0]](arguments[1:])
+            outcome = COMMANDS[arguments[0]].run(arguments[1:])
             return outcome if isinstance(outcome, int) else _print(outcome)
-        settings = load_settings(arguments)
+        settings = load_settings(arguments, commands=commands_help())
     except InvalidConfiguration as error:
         return _complain(error, 2)
     except FoldserveError as error:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 _JSON_FLAG: Final = "--json"
 # Its arguments → what it prints, or the exit status of one that has printed for itself.
-Command: TypeAlias = Callable[[Sequence[str]], str | int]
+Run: TypeAlias = Callable[[Sequence[str]], str | int]
+
+
+class Command(NamedTuple):
+    """What is run by its name, and what ``--help`` says of it."""
+
+    summary: str
+    run: Run
+
 
 _NONE: Final = "none"
 
@@ -98,7 +106,7 @@ def rollback(arguments: Sequence[str]) -> str:
     parser = _operating("rollback", "Serve an earlier version of a model, and nothing newer than it.")
     parser.add_argument("--to", metavar="VERSION", help="which; without it the next good one below; `latest`")
     given, flags = parser.parse_known_args(arguments)
-    return _workbench(given.name, flags).roll_back(given.to) + "\n"
+    return _workbench(given.name, flags, parser).roll_back(given.to) + "\n"
 
 
 def route(arguments: Sequence[str]) -> str:
@@ -121,7 +129,7 @@ def route(arguments: Sequence[str]) -> str:
     )
     parser.add_argument("--shadow", metavar="VERSION", help="who gets a copy of the traffic")
     given, flags = parser.parse_known_args(arguments)
-    workbench = _workbench(given.name, flags)
+    workbench = _workbench(given.name, flags, parser)
     plan = workbench.plan.model_dump()
     plan["aliases"] |= dict(given.alias)
     plan["aliases"] = {alias: version for alias, version in plan["aliases"].items() if version != _NONE}
@@ -154,22 +162,29 @@ def _share(text: str) -> float | str:
         return text
 
 
-def _workbench(name: str, flags: Sequence[str]) -> Workbench:
+def _workbench(name: str, flags: Sequence[str], parser: argparse.ArgumentParser) -> Workbench:
     from service.app.wiring import repository_options
     from service.repository import Workbench
 
-    return Workbench(repository_options(load_settings(flags)), name)
+    return Workbench(repository_options(load_settings(flags, beside=parser)), name)
 
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
-        "openapi": lambda _: openapi_document(),
-        "settings": lambda _: settings_reference(),
-        "metrics": lambda _: metrics_document(),
-        "key": new_key,
-        "tune": tune,
-        "doctor": check_up,
-        "rollback": rollback,
-        "route": route,
+        "doctor": Command("look for what would keep the service from working here", check_up),
+        "tune": Command("find the settings that hold a latency objective at the highest throughput", tune),
+        "key": Command("make an API key and its line for the file of keys", new_key),
+        "rollback": Command("serve an earlier version of a model, and nothing newer than it", rollback),
+        "route": Command("say which versions of a model answer what: aliases, a canary, a shadow", route),
+        "openapi": Command("print docs/openapi.json", lambda _: openapi_document()),
+        "settings": Command("print docs/settings.md", lambda _: settings_reference()),
+        "metrics": Command("print docs/metrics.md", lambda _: metrics_document()),
     }
 )
+
+
+def commands_help() -> str:
+    """What ``python -m service --help`` says of the commands."""
+    width = max(map(len, COMMANDS))
+    lines = (f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return "\n".join(["", "Commands beside serving, as `python -m service COMMAND`:", *lines])

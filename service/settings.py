@@ -19,7 +19,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, NoReturn, Self, get_args
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -369,11 +369,16 @@ class Settings(BaseSettings):
         return self
 
 
-def load_settings(arguments: Sequence[str] = ()) -> Settings:
+def load_settings(
+    arguments: Sequence[str] = (), *, commands: str = "", beside: argparse.ArgumentParser | None = None
+) -> Settings:
     """The settings of this process: flags, ``FOLDSERVE_*`` variables, and the lines of a settings file.
 
     Args:
         arguments: Command-line flags, without the program's name. ``--help`` prints them and exits.
+        commands: What ``--help`` says in its end, of what there is beside serving.
+        beside: Of the command that leaves these flags to the settings: says its own usage if one is wrong.
+            None: serving itself.
 
     Raises:
         InvalidConfiguration: An unknown variable or line, a value out of its bounds (names all of them), or
@@ -381,9 +386,8 @@ def load_settings(arguments: Sequence[str] = ()) -> Settings:
         SystemExit: ``--help``, or a flag that does not exist.
     """
     _refuse_unknown((name for name in os.environ if name.upper().startswith(ENV_PREFIX)), "")
-    flags = {
-        name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None
-    }
+    given = _Parser(commands, beside).parse_args(arguments)
+    flags = {name: value for name, value in vars(given).items() if value is not None}
     file = flags.pop(_FILE_FLAG, None)
     variables = {name.upper() for name, value in os.environ.items() if value}
     lines = {} if file is None else _read_lines(file)
@@ -425,23 +429,33 @@ def _problem(location: tuple[int | str, ...], value: object, message: str, flags
     return f"{source}: {text[0].lower()}{text[1:]}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m service",
-        description="Serve the models of a repository over HTTP.",
-        epilog=f"Every flag is also a variable: --max-batch-size is {variable_name('max_batch_size')}.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--settings",
-        dest=_FILE_FLAG,
-        metavar="FILE",
-        help="File of FOLDSERVE_* lines, for what is given nowhere else.",
-    )
-    for name, default, bounds, description in describe_settings():
-        facts = ", ".join(part for part in (f"default {default}", bounds) if part)
-        parser.add_argument(flag_name(name), dest=name, metavar="VALUE", help=f"{description} ({facts})")
-    return parser
+class _Parser(argparse.ArgumentParser):
+    """Of all flags; what is wrong with one is said by the command that was given it."""
+
+    def __init__(self, commands: str, beside: argparse.ArgumentParser | None) -> None:
+        variable = variable_name("max_batch_size")
+        super().__init__(
+            prog="python -m service",
+            description="Serve the models of a repository over HTTP.",
+            epilog="\n".join([f"Every flag is also a variable: --max-batch-size is {variable}.", commands]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._beside = beside
+        self.add_argument(
+            "--settings",
+            dest=_FILE_FLAG,
+            metavar="FILE",
+            help="File of FOLDSERVE_* lines, for what is given nowhere else.",
+        )
+        for name, default, bounds, description in describe_settings():
+            facts = ", ".join(part for part in (f"default {default}", bounds) if part)
+            self.add_argument(flag_name(name), dest=name, metavar="VALUE", help=f"{description} ({facts})")
+
+    def error(self, message: str) -> NoReturn:
+        if self._beside is not None:
+            self._beside.error(message)
+        super().error(message)
 
 
 def variable_name(setting: str) -> str:

@@ -50,9 +50,10 @@ def tune(arguments: Sequence[str]) -> str:
         Interrupted: Before the service as it is was measured.
         ReportLost: The folder cannot be written any more when the search has ended.
     """
-    options, rest = _parser().parse_known_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
     objective = parse_objective(options.objective)
-    settings = load_settings(rest)
+    settings = load_settings(rest, beside=parser)
     subject = find(settings, options.max_accuracy_loss)
     images = subject.images(options.pictures)
     prepare(options.folder)
