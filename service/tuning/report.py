@@ -169,7 +169,7 @@ class Report:
     def _promise(self) -> str:
         held = self._held_arrivals
         if held is not None:
-            return f"at up to {held.offered_per_s:,.0f} images/s for independent clients: plan with this one."
+            return f"and up to {held.offered_per_s:,.0f} images/s for independent clients; plan with this."
         if self.outcome.arrivals:
             return (
                 f"but not at {self.outcome.arrivals[0].offered_per_s:,.0f} images/s for independent clients."

@@ -46,7 +46,7 @@ def test_settings_quote_the_rate_of_the_closed_and_that_of_the_open_loop(tmp_pat
     report(Outcome(START, FASTER, [START, FASTER], arrivals=arrivals)).write(tmp_path)
     text = (tmp_path / "settings.env").read_text()
     assert "1,500 images/s for clients that wait for each answer" in text
-    assert "901 images/s for independent clients: plan with this one" in text
+    assert "901 images/s for independent clients; plan with this" in text
     assert load_settings(["--settings", str(tmp_path / "settings.env")]).model_fields_set == {"workers"}
 
 
