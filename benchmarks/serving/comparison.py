@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.serving.limits import Limits, by_round
+from benchmarks.serving.limits import Limits, highest
 from benchmarks.serving.rounds import Cell
 
 OURS = "foldserve"
@@ -62,13 +62,13 @@ def ratios(cells: Sequence[Cell]) -> list[Ratio]:
 
 
 def shares(cells: Sequence[Cell], limits: Sequence[Limits]) -> list[Ratio]:
-    """Ours over the limit of the same round; 1: nothing is left to win.
+    """Ours over the limit of the same round, with the faster decoder; 1: nothing is left to win.
 
     Args:
         cells: Of one workload.
         limits: Of its rounds, in their order.
     """
-    bounds = by_round(limits)
+    bounds = highest(limits)
     return [
         _ratio(
             [replace(cell, contender=LIMIT, images_per_s=bounds[cell.round]) for cell in group],

@@ -17,7 +17,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.serving.comparison import Median, Ratio, medians, ratios, shares
-from benchmarks.serving.limits import Limits, by_round
+from benchmarks.serving.limits import Limits, best_way, by_decoder, highest
 from benchmarks.serving.rounds import Cell, Plan
 from benchmarks.serving.workloads import NAMES
 
@@ -30,11 +30,12 @@ same Pillow. Closed loop, by wrk on the same machine; answers are checked for be
 measurement. Contenders take turns, in a new order each round. A cell is the median of the rounds: images a
 second (p99 in ms), and ×, our rate over theirs in the same round. *CPU-ms* an image and *MB* (shared pages
 counted once) are those of the highest concurrency; *ready* is from the start of the process to its first
-answer. *limit*: decoding by Pillow and inference in its best way on all cores, with no service around them,
-measured in every round like the contenders; ×, our rate over it. `constant`: a bare ASGI function that
-answers without looking, in one process; not in the picture. 0: nobody was answered while it was measured.
-`foldserve` has its default settings. What decides about batches, and what was tried, is in
-[batching.md](batching.md).
+answer. *limit*: decoding and inference in its best way on all cores, with no service around them, measured
+in every round like the contenders, once with Pillow and once with our own decoder, which reads a JPEG no
+finer than it is needed; *over the limit*: our rate over the higher of the two in the same round. `constant`:
+a bare ASGI function that answers without looking, in one process; not in the picture. 0: nobody was answered
+while it was measured. `foldserve` has its default settings. What decides about batches, and what was tried,
+is in [batching.md](batching.md).
 
 Made by `make bench`{how}.
 """
@@ -135,10 +136,26 @@ def _section(workload: str, cells: Sequence[Cell], limits: Sequence[Limits]) -> 
         last = own[-1]
         weights = f"{last.cpu_ms:.2f} | {last.memory_bytes / 2**20:.0f} | {last.ready_s:.1f}"
         yield f"| {contender} | {' | '.join(shown)} | {weights} |"
-    limit = f"{statistics.median(by_round(limits)):,.0f}"
-    reached = {share.concurrency: f" ×{share.median:.2f}" for share in shares(cells, limits)}
-    bounds = [f"{limit}{reached.get(concurrency, '')}" for concurrency in concurrencies]
-    yield f"| limit, {limits[0].cores} cores | {' | '.join(bounds)} | | | |"
+    reached = {share.concurrency: f"×{share.median:.2f}" for share in shares(cells, limits)}
+    if reached:
+        of_each = " | ".join(reached.get(concurrency, "") for concurrency in concurrencies)
+        yield f"| foldserve over the limit | {of_each} | | | |"
+    yield ""
+    yield from _bounds(limits)
+
+
+def _bounds(limits: Sequence[Limits]) -> Iterable[str]:
+    """What decoding, inference and both of them can do without a service."""
+    cores, way = limits[0].cores, best_way(limits)
+    yield f"| without a service, on {cores} cores | images/s |"
+    yield "| --- | --- |"
+    for decoder in limits[0].decode_per_s:
+        alone = statistics.median(each.decode_per_s[decoder] for each in limits)
+        yield f"| decoding alone, {decoder}, on one core | {alone:,.0f} |"
+    alone = statistics.median(each.infer_per_s[way] for each in limits)
+    yield f"| inference alone, batches of {way} | {alone:,.0f} |"
+    for decoder, rates in by_decoder(limits).items():
+        yield f"| limit: both, {decoder} | {statistics.median(rates):,.0f} |"
 
 
 def _shown(row: Median, ratio: Ratio | None) -> str:
@@ -166,7 +183,7 @@ def _draw(measured: Mapping[str, Measured], path: Path) -> None:
                 [row.concurrency for row in own], [row.images_per_s for row in own], "o-", label=contender
             )
         axes.axhline(
-            statistics.median(by_round(each.limits)),
+            statistics.median(highest(each.limits)),
             linestyle=":",
             color="gray",
             label="decoding + inference",
