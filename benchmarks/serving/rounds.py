@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.serving import generator, limits, server
+from benchmarks.serving.answers import tolerance
 from benchmarks.serving.contenders import Contender
 from benchmarks.serving.limits import Limits
 from benchmarks.serving.workloads import Workload
 from loadtest.bodies import Body, encode
 
 WARM_UP_S = 1.0
-CHECKED = 8  # bodies whose answers are checked before and after
+CHECKED = 8  # bodies that are asked for at once, and whose answers are checked, before and after
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def _measured(plan: Plan, workload: Workload, contender: Contender, number: int)
         server.running(contender, workload.model, bodies[0]) as running,
     ):
         file = generator.write_bodies(bodies, Path(folder) / "bodies")
-        running.check(bodies[:CHECKED], workload.expected[:CHECKED])
+        checked = bodies[:CHECKED], workload.expected[:CHECKED], _tolerance(workload, contender)
+        running.check(*checked)
         _drive(running, file, bodies[0], max(plan.concurrencies), WARM_UP_S)
         for concurrency in plan.concurrencies:
             cpu_s = running.cpu_s()
@@ -96,7 +98,11 @@ def _measured(plan: Plan, workload: Workload, contender: Contender, number: int)
                 memory_bytes=running.memory_bytes(),
                 ready_s=running.ready_s,
             )
-        running.check(bodies[:CHECKED], workload.expected[:CHECKED])
+        running.check(*checked)
+
+
+def _tolerance(workload: Workload, contender: Contender) -> float:
+    return tolerance(workload.precision, has_own_decoder=contender.has_own_decoder)
 
 
 def _drive(

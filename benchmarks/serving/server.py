@@ -12,23 +12,26 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import psutil
 
+from benchmarks.serving.answers import Answer
 from benchmarks.serving.contenders import Contender
 from loadtest.bodies import Body
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 LOG_TAIL = 2000  # characters of a contender's output that are shown when it fails
+REPEATS = 4  # how often a check asks for each body
 _POLL_S = 0.02
 
 
 class WrongAnswer(Exception):
-    """A contender that does not name the class it should, or none."""
+    """A contender that does not answer as it should, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +52,29 @@ class Server:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
-    def check(self, bodies: Sequence[Body], expected: Sequence[int]) -> None:
-        """Asks for each body.
+    def check(self, bodies: Sequence[Body], expected: Sequence[Answer], tolerance: float) -> None:
+        """Asks for all bodies at once, some times over, so that they meet in batches.
+
+        Args:
+            bodies: Of different pictures: who mixes up the rows of a batch is to be noticed.
+            expected: The answer to each.
+            tolerance: How far a probability may be from the expected one.
 
         Raises:
-            WrongAnswer: One is answered by another class than expected.
+            WrongAnswer: One is answered otherwise than expected.
         """
-        if self.contender.index is None:
+        if self.contender.answer is None:
             return
-        for body, index in zip(bodies, expected, strict=True):
-            answer = _ask(self.port, self.contender.path, body)
-            if answer is None or self.contender.index(answer) != index:
-                raise WrongAnswer(f"{self.contender.name}: {answer} instead of class {index}")
+        pairs = [*zip(bodies, expected, strict=True)] * REPEATS
+        with ThreadPoolExecutor(len(bodies)) as clients:
+            asked = [(clients.submit(_ask, self.port, self.contender.path, body), due) for body, due in pairs]
+        for future, due in asked:
+            document = future.result()
+            if document is None or not self.contender.answer(document).is_near(due, tolerance):
+                raise WrongAnswer(
+                    f"{self.contender.name}: {document} instead of class {due.index} with a probability "
+                    f"of {due.probability:.4f} ± {tolerance:g}"
+                )
 
     def cpu_s(self) -> float:
         """Processor seconds of the process and its children so far."""

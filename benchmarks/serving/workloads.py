@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.serving.answers import Answer
 from benchmarks.serving.classifier import Classifier
 from loadtest import pictures
 from loadtest.pictures import Picture
@@ -41,13 +42,19 @@ class Workload:
     Attributes:
         model: The file, in a repository of its own.
         pictures: What is sent, in turn.
-        expected: The class of each picture: that of the plain Pillow-and-ONNX-Runtime classifier.
+        expected: The answer to each picture: that of the plain Pillow-and-ONNX-Runtime classifier, which
+            never sees two at once.
     """
 
     name: str
     model: Path
     pictures: tuple[Picture, ...]
-    expected: tuple[int, ...]
+    expected: tuple[Answer, ...]
+
+    @property
+    def precision(self) -> Precision:
+        """Of the model file."""
+        return next(each for each in Precision if each.file_name == self.model.name)
 
 
 def prepare(name: str, folder: Path, photos: Path | None = None) -> Workload:
@@ -61,9 +68,17 @@ def prepare(name: str, folder: Path, photos: Path | None = None) -> Workload:
     model = folder / "models" / name / "1" / precision.file_name
     if not model.exists():
         _make_model(name, precision, folder, sent)
+    return Workload(name, model, sent, answers(model, sent))
+
+
+def answers(model: Path, sent: Sequence[Picture]) -> tuple[Answer, ...]:
+    """What the plain classifier says to each picture alone."""
     classifier = Classifier(model)
-    expected = tuple(int(classifier.classify([picture.data])[0]["index"]) for picture in sent)
-    return Workload(name, model, sent, expected)
+    return tuple(
+        Answer(int(said["index"]), said["probability"])
+        for picture in sent
+        for said in classifier.classify([picture.data])
+    )
 
 
 def draw_photo(width: int, height: int, seed: int) -> bytes:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +20,11 @@ from PIL import Image
 
 from benchmarks.serving import comparison, generator, limits, report, rounds, server, workloads
 from benchmarks.serving.__main__ import main
-from benchmarks.serving.classifier import Classifier
+from benchmarks.serving.answers import Answer, tolerance
 from benchmarks.serving.contenders import CONTENDERS
 from benchmarks.serving.rounds import Cell, Plan
 from benchmarks.serving.workloads import Workload
-from loadtest.bodies import encode
+from loadtest.bodies import Body, encode
 from loadtest.pictures import Picture
 from tests.model_files import TinyModel, png, write_model
 
@@ -30,9 +35,7 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     write_model(folder)
     (model,) = folder.glob("*/*/model.onnx")
     sent = tuple(Picture(png(TinyModel.make().image(seed)), "image/png", None) for seed in range(8))
-    classifier = Classifier(model)
-    expected = tuple(int(classifier.classify([picture.data])[0]["index"]) for picture in sent)
-    return Workload("tiny", model, sent, expected)
+    return Workload("tiny", model, sent, workloads.answers(model, sent))
 
 
 def _cell(contender: str, number: int, images_per_s: float, concurrency: int = 8) -> Cell:
@@ -51,7 +54,7 @@ def test_ratios_pair_cells_of_one_round() -> None:
 
 def test_who_answered_nobody_is_shown_and_breaks_nothing() -> None:
     cells = [_cell("foldserve", 0, 10.0), _cell("mosec", 0, 0.0)]
-    bounds = limits.Limits(2, 1e4, {"1": 1e4})
+    bounds = limits.Limits(2, {"Pillow": 1e4}, {"1": 1e4})
     measured = report.Measured(Plan(1, 1, (8,)), (bounds,), tuple(cells), "one")
     assert "| mosec | 0 (2.0) ×∞ |" in report.table({"small": measured})
 
@@ -76,32 +79,52 @@ def test_wrk_counts_refusals_as_failures() -> None:
 
 def test_the_limit_shares_the_cores_between_decoding_and_inference() -> None:
     # 1 ms of decoding and 1 core-ms of inference an image: two cores do 1,000 a second.
-    assert limits.Limits(2, 1000.0, {"wide": 500.0, "lanes": 2000.0}).images_per_s("lanes") == pytest.approx(
-        1000
-    )
+    both = limits.Limits(2, {"Pillow": 1000.0}, {"wide": 500.0, "lanes": 2000.0})
+    assert both.images_per_s("Pillow", "lanes") == pytest.approx(1000)
 
 
 def test_limits_are_measured(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LEAST_S", 0.001)
     measured = limits.measure(workload)
     assert len(measured.infer_per_s) == len(limits.BATCH_SIZES) + len(limits.LANE_BATCH_SIZES)
-    assert limits.by_round([measured, measured])[0] > 0
+    assert set(measured.decode_per_s) == {limits.PILLOW, limits.OWN}
+    assert limits.highest([measured, measured])[0] > 0
+
+
+def test_the_limit_is_that_of_the_faster_decoder() -> None:
+    """Who reads a photograph no finer than needed would else be beyond the limit."""
+    measured = [limits.Limits(1, {"full": 10.0, "scaled": scaled}, {"1": 1e9}) for scaled in (40.0, 5.0)]
+    assert limits.highest(measured) == pytest.approx([40, 10])
+    cells = [_cell("foldserve", number, 20.0) for number in range(2)]
+    (share,) = comparison.shares(cells, measured)
+    assert (share.lowest, share.highest) == pytest.approx((0.5, 2.0))
+
+
+def test_a_section_has_decoding_and_inference_alone_and_both_limits() -> None:
+    bounds = limits.Limits(2, {"Pillow": 500.0, "our decoder": 1000.0}, {"8 on each core": 2000.0})
+    measured = report.Measured(Plan(1, 1, (8,)), (bounds,), (_cell("foldserve", 0, 500.0),), "one")
+    lines = report.table({"small": measured}).splitlines()
+    assert "| foldserve over the limit | ×0.50 | | | |" in lines
+    assert "| decoding alone, our decoder, on one core | 1,000 |" in lines
+    assert "| inference alone, batches of 8 on each core | 2,000 |" in lines
+    assert "| limit: both, Pillow | 667 |" in lines
+    assert "| limit: both, our decoder | 1,000 |" in lines
 
 
 def test_one_lucky_moment_of_a_way_does_not_raise_the_limit() -> None:
     """Batches of 8 are the best in two of three rounds; that 64 were faster once is noise."""
     measured = [
-        limits.Limits(1, 1e9, {"8": 100.0, "64": 99.0}),
-        limits.Limits(1, 1e9, {"8": 100.0, "64": 200.0}),
-        limits.Limits(1, 1e9, {"8": 100.0, "64": 98.0}),
+        limits.Limits(1, {"Pillow": 1e9}, {"8": 100.0, "64": 99.0}),
+        limits.Limits(1, {"Pillow": 1e9}, {"8": 100.0, "64": 200.0}),
+        limits.Limits(1, {"Pillow": 1e9}, {"8": 100.0, "64": 98.0}),
     ]
-    assert limits.by_round(measured) == pytest.approx([100, 100, 100])
+    assert limits.highest(measured) == pytest.approx([100, 100, 100])
 
 
 def test_the_share_of_the_limit_is_that_of_the_same_round() -> None:
     """Ours is always at half of it, whatever the machine did."""
     speeds = [100.0, 10.0, 1000.0]
-    bounds = [limits.Limits(1, 1e12, {"1": 2 * speed}) for speed in speeds]
+    bounds = [limits.Limits(1, {"Pillow": 1e12}, {"1": 2 * speed}) for speed in speeds]
     cells = [_cell("foldserve", number, speed) for number, speed in enumerate(speeds)]
     (share,) = comparison.shares([*cells, _cell("other", 0, 1.0)], bounds)
     assert (share.lowest, share.median, share.highest) == pytest.approx((0.5, 0.5, 0.5))
@@ -115,12 +138,55 @@ def test_a_contender_answers_rightly_and_a_wrong_answer_is_noticed(name: str, wo
         pytest.skip(f"{contender.needs} is not installed")
     bodies = [encode(contender.form, [picture]) for picture in workload.pictures]
     with server.running(contender, workload.model, bodies[0]) as running:
-        running.check(bodies, workload.expected)
-        wrong = [(index + 1) % 3 for index in workload.expected]
-        with pytest.raises(server.WrongAnswer, match="instead of class"):
-            running.check(bodies, wrong)
+        near = tolerance(workload.precision, has_own_decoder=contender.has_own_decoder)
+        running.check(bodies, workload.expected, near)
+        other_class = [Answer((due.index + 1) % 3, due.probability) for due in workload.expected]
+        other_probability = [Answer(due.index, due.probability + 0.05) for due in workload.expected]
+        for wrong in (other_class, other_probability):
+            with pytest.raises(server.WrongAnswer, match="instead of class"):
+                running.check(bodies, wrong, near)
         assert running.cpu_s() > 0
         assert running.memory_bytes() > 2**20
+
+
+class _Mixing(BaseHTTPRequestHandler):
+    """Takes eight bodies at once and answers each with the one behind it."""
+
+    protocol_version = "HTTP/1.1"
+    together: ClassVar = threading.Barrier(8)
+    bodies: ClassVar[dict[int, bytes]] = {}
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        place = self.together.wait(10)
+        self.bodies[place] = content
+        self.together.wait(10)
+        answer = self.bodies[(place + 1) % 8]
+        self.together.wait(10)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("of_one_class", [False, True])
+def test_who_mixes_up_the_rows_of_a_batch_is_noticed(of_one_class: bool) -> None:
+    """Also where the classes are the same: their probabilities tell the rows apart."""
+    due = [Answer(0 if of_one_class else number, 0.5 + number / 100) for number in range(8)]
+    bodies = [Body("raw", json.dumps(asdict(each)).encode(), "application/json", (None,)) for each in due]
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Mixing) as mixing:
+        thread = threading.Thread(target=mixing.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        asked = server.Server(CONTENDERS["handwritten"], mixing.server_port, psutil.Process(), 0.0)
+        try:
+            with pytest.raises(server.WrongAnswer, match=r"instead of class \d with a probability of 0\.5\d"):
+                asked.check(bodies, due, 1e-4)
+        finally:
+            mixing.shutdown()
+            thread.join(10)
 
 
 def test_a_contender_that_cannot_start_shows_why(workload: Workload, tmp_path: Path) -> None:
@@ -132,13 +198,22 @@ def test_a_contender_that_cannot_start_shows_why(workload: Workload, tmp_path: P
         pass
 
 
+# The second: before there were limits for more than one decoder.
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"plan": {"rounds": 1, "seconds": 1, "concurrencies": [1]}, "cells": [], "machine": "one",'
+        ' "limits": [{"cores": 2, "decode_per_s": 30644.9, "infer_per_s": {"1": 20978.5}}]}',
+    ],
+)
 def test_results_of_another_version_are_named_before_anything_is_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generator, "require", lambda: "wrk")
     path = tmp_path / "results" / "small.json"
     path.parent.mkdir()
-    path.write_text("{}")
+    path.write_text(text)
     assert main(["--folder", str(tmp_path)]) == 1
     assert f"{path} was written by another version: delete it" in capsys.readouterr().err
 
@@ -161,7 +236,7 @@ def test_a_whole_round_ends_in_a_table(workload: Workload, tmp_path: Path) -> No
     page = tmp_path / "page.md"
     report.write(page, report.kept(tmp_path))
     assert "| foldserve |" in page.read_text()
-    assert "| limit, " in page.read_text()
+    assert "| limit: both, our decoder | " in page.read_text()
     first = (tmp_path / "page.svg").read_bytes()
     report.write(page, report.kept(tmp_path))
     assert (tmp_path / "page.svg").read_bytes() == first

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving.answers import Answer
 from loadtest.bodies import Form
 from service.artifact import Precision
 
@@ -35,16 +36,18 @@ class Contender:
         command: From a model file and a port to the program that serves.
         path: Where it takes images.
         form: Of the bodies it takes.
-        index: The class in its answer; None: its answers say nothing.
+        answer: What its JSON says; None: its answers say nothing.
         needs: The package without which it cannot run; empty: none.
+        has_own_decoder: Whether it decodes in another way than by Pillow in full.
     """
 
     name: str
     command: Callable[[Path, int], list[str]]
     path: str
     form: Form
-    index: Callable[[Any], int] | None
+    answer: Callable[[Any], Answer] | None
     needs: str = ""
+    has_own_decoder: bool = False
 
     @property
     def is_installed(self) -> bool:
@@ -68,12 +71,12 @@ def _foldserve(model: Path, port: int) -> list[str]:
     ]
 
 
-def _first_prediction(answer: Any) -> int:
-    return int(answer["predictions"][0]["index"])
+def _first_prediction(document: Any) -> Answer:
+    return _top_level(document["predictions"][0])
 
 
-def _top_level(answer: Any) -> int:
-    return int(answer["index"])
+def _top_level(document: Any) -> Answer:
+    return Answer(int(document["index"]), float(document["probability"]))
 
 
 _CORES = str(os.cpu_count() or 1)
@@ -81,7 +84,7 @@ _CORES = str(os.cpu_count() or 1)
 CONTENDERS: dict[str, Contender] = {
     contender.name: contender
     for contender in (
-        Contender("foldserve", _foldserve, "/predict", "raw", _first_prediction),
+        Contender("foldserve", _foldserve, "/predict", "raw", _first_prediction, has_own_decoder=True),
         Contender("handwritten", _module("handwritten", "1"), "/predict", "raw", _top_level),
         Contender("handwritten-2", _module("handwritten", "2"), "/predict", "raw", _top_level),
         Contender("mosec", _module("mosec_server", _CORES, "64"), "/inference", "raw", _top_level, "mosec"),
