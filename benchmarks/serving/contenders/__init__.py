@@ -3,6 +3,7 @@
 ::
 
     foldserve            our service, default settings
+    foldserve-1          the same with one worker, for models of which the default starts several
     handwritten          the FastAPI endpoint that everybody writes first, one process
     handwritten-2        the same with two processes
     mosec                front in Rust, batching, one worker a core
@@ -39,6 +40,7 @@ class Contender:
         answer: What its JSON says; None: its answers say nothing.
         needs: The package without which it cannot run; empty: none.
         has_own_decoder: Whether it decodes in another way than by Pillow in full.
+        workloads: The only ones in which it takes part; empty: all.
     """
 
     name: str
@@ -48,6 +50,11 @@ class Contender:
     answer: Callable[[Any], Answer] | None
     needs: str = ""
     has_own_decoder: bool = False
+    workloads: tuple[str, ...] = ()
+
+    def takes_part_in(self, workload: str) -> bool:
+        """Whether it is measured with this workload."""
+        return not self.workloads or workload in self.workloads
 
     @property
     def is_installed(self) -> bool:
@@ -60,6 +67,10 @@ def _module(name: str, *flags: str) -> Callable[[Path, int], list[str]]:
         return [sys.executable, "-m", f"{_PACKAGE}.{name}", str(model), str(port), *flags]
 
     return command
+
+
+def _lone_foldserve(model: Path, port: int) -> list[str]:
+    return [*_foldserve(model, port), "--workers", "1"]
 
 
 def _foldserve(model: Path, port: int) -> list[str]:
@@ -85,6 +96,15 @@ CONTENDERS: dict[str, Contender] = {
     contender.name: contender
     for contender in (
         Contender("foldserve", _foldserve, "/predict", "raw", _first_prediction, has_own_decoder=True),
+        Contender(
+            "foldserve-1",
+            _lone_foldserve,
+            "/predict",
+            "raw",
+            _first_prediction,
+            has_own_decoder=True,
+            workloads=("small", "photos"),  # whose models run on one thread, so that the default is several
+        ),
         Contender("handwritten", _module("handwritten", "1"), "/predict", "raw", _top_level),
         Contender("handwritten-2", _module("handwritten", "2"), "/predict", "raw", _top_level),
         Contender("mosec", _module("mosec_server", _CORES, "64"), "/inference", "raw", _top_level, "mosec"),
