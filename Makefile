@@ -124,9 +124,12 @@ bench-planning: $(EVERYTHING) ## Planned normalisation against the article's, as
 bench-precision: $(EVERYTHING) ## int8 beside float32 in interleaved pairs, on a quiet machine (ARGS="--batches 8")
 	$(BIN)/python -m benchmarks.precision $(ARGS)
 
+# Of `bench`: where its page goes; empty: nowhere, as it has to be when only a part is measured.
+PAGE ?= docs/serving-comparison.md
+
 .PHONY: bench
-bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine, as docs/serving-comparison.md (ARGS="--workloads small")
-	$(BIN)/python -m benchmarks.serving --write docs/serving-comparison.md $(ARGS)
+bench: $(BENCHMARKS) ## Our service beside others, with wrk, on a quiet machine, as docs/serving-comparison.md (an hour; PAGE= ARGS="--workloads small")
+	$(BIN)/python -m benchmarks.serving $(if $(PAGE),--write '$(PAGE)') $(ARGS)
 
 .PHONY: bench-overload
 bench-overload: $(EVERYTHING) ## Three times the capacity, clients on other cores (ARGS="--rounds 5 --model digits")

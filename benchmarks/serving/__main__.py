@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.numbers import positive
 from benchmarks.serving import generator, report, rounds, workloads
 from benchmarks.serving.contenders import CONTENDERS, Contender
-from benchmarks.serving.limits import Limits
-from benchmarks.serving.rounds import Cell
 from benchmarks.serving.server import WrongAnswer
+
+
+class Refused(Exception):
+    """What is asked for makes no page."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints the table.
 
     Returns:
-        0; 1 when a contender answered wrongly or the load generator is missing.
+        0; 1 when a contender answered wrongly, the load generator is missing or the page would have gaps.
     """
     options = _parser().parse_args(arguments)
     plan = rounds.Plan(options.rounds, options.seconds, tuple(options.concurrency))
     try:
         generator.require()
         _run(options, plan)
-    except (generator.GeneratorUnavailable, report.UnreadableResults, WrongAnswer) as error:
+    except (Refused, generator.GeneratorUnavailable, report.UnreadableResults, WrongAnswer) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     return 0
@@ -33,18 +36,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, plan: rounds.Plan) -> None:
     contenders = _installed(options.contenders)
-    report.kept(options.folder)  # to fail before it is all measured, and not afterwards
-    for name in options.workloads:
+    kept = report.kept(options.folder)  # to fail before it is all measured, and not afterwards
+    chosen = {name: [each for each in contenders if each.takes_part_in(name)] for name in options.workloads}
+    for name, taking_part in chosen.items():
+        if not taking_part:
+            raise Refused(f"none of these contenders takes part in {name}")
+    if options.write:
+        _check_page(options.write, chosen, kept)
+    for name, taking_part in chosen.items():
         workload = workloads.prepare(name, options.folder, options.photos)
-        played = list(rounds.play(plan, workload, contenders, _tell))
-        bounds = tuple(each for each in played if isinstance(each, Limits))
-        cells = tuple(each for each in played if isinstance(each, Cell))
-        report.keep(options.folder, name, report.Measured(plan, bounds, cells, report.this_machine()))
-    measured = report.kept(options.folder)
-    print(report.table(measured))
+        measured = report.Measured(plan, (), (), report.this_machine(), workload.about)
+        for played in rounds.play(plan, workload, taking_part, _tell):
+            measured = measured.with_round(played)
+            report.keep(options.folder, name, measured)  # a wrong answer later loses its own round alone
+    measured_so_far = report.kept(options.folder)
+    print(report.table(measured_so_far))
     print(f"every figure is in {options.folder}")
     if options.write:
-        report.write(options.write, measured)
+        report.write(options.write, measured_so_far)
+
+
+def _check_page(
+    page: Path, chosen: Mapping[str, Sequence[Contender]], kept: Mapping[str, report.Measured]
+) -> None:
+    """A page with gaps does not take the place of a whole one, and a missing folder is told in time."""
+    if not page.parent.is_dir():
+        raise Refused(f"no folder '{page.parent}' for the page")
+    there = {name: {cell.contender for cell in each.cells} for name, each in kept.items()}
+    there |= {name: {each.name for each in taking_part} for name, taking_part in chosen.items()}
+    if gaps := report.lacking(there):
+        raise Refused(
+            f"{page} would lack {', '.join(gaps)}: measure them too, or leave out --write (make bench PAGE=)"
+        )
 
 
 def _installed(names: Sequence[str]) -> list[Contender]:
@@ -60,17 +83,58 @@ def _tell(text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--workloads", nargs="*", choices=workloads.NAMES, default=workloads.NAMES)
-    parser.add_argument("--contenders", nargs="+", choices=tuple(CONTENDERS), default=tuple(CONTENDERS))
-    parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32, 64])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5, help="for each cell; whole seconds")
-    parser.add_argument("--photos", type=Path, help="folder of real JPEG photographs; default: drawn ones")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="where the page of all workloads measured so far goes"
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.serving",
+        description="Measure our service beside other ways to serve the same model, and beside the machine's "
+        "limit. Needs wrk and a quiet machine.",
     )
-    parser.add_argument("--folder", type=Path, default=Path("reports/bench"), help="models and results")
+    parser.add_argument(
+        "--workloads",
+        nargs="*",
+        choices=workloads.NAMES,
+        default=workloads.NAMES,
+        help="what to measure now; nothing behind it: only show what is kept (default: all)",
+    )
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=tuple(CONTENDERS),
+        default=tuple(CONTENDERS),
+        help="who is measured (default: all that are installed)",
+    )
+    parser.add_argument(
+        "--concurrency",
+        nargs="+",
+        type=positive(int),
+        default=[1, 8, 32, 64],
+        help="requests on their way at a time (default: 1 8 32 64)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=positive(int),
+        default=5,
+        help="how often everybody is measured; each round is kept when it is over (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=positive(int),
+        default=5,
+        help="of load for each contender, concurrency and round (default: %(default)s)",
+    )
+    parser.add_argument("--photos", type=Path, help="folder of real JPEG photographs (default: drawn ones)")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="where the page of all workloads goes, those kept from before included; refused if it would "
+        "lack one of them, or a contender (default: the tables are only printed)",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("reports/bench"),
+        help="models and results (default: %(default)s)",
+    )
     return parser
 
 

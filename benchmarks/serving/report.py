@@ -9,16 +9,17 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.serving.comparison import Median, Ratio, medians, ratios, shares
+from benchmarks.serving.contenders import CONTENDERS
 from benchmarks.serving.limits import Limits, best_way, by_decoder, highest
-from benchmarks.serving.rounds import Cell, Plan
+from benchmarks.serving.rounds import Cell, Plan, Round
 from benchmarks.serving.workloads import NAMES
 
 # The contender that infers nothing.
@@ -26,18 +27,22 @@ FLOOR: Final = "constant"
 HEAD: Final = """# The service beside others
 
 Every server has the same model file, the same ONNX Runtime and the same pictures; the others decode with the
-same Pillow. Closed loop, by wrk on the same machine; answers are checked for being right before each
-measurement. Contenders take turns, in a new order each round. A cell is the median of the rounds: images a
+same Pillow. Closed loop, by wrk on the same machine. Before and after the measurements of a contender in a
+round, eight pictures are asked for at once, four times over: class and probability of each have to be those
+that Pillow and ONNX Runtime find for it alone (to 0.0001; to 0.01 where the decoder is another one; to 0.02
+in int8). Contenders take turns, in a new order each round. A cell is the median of the rounds: images a
 second (p99 in ms), and ×, our rate over theirs in the same round. *CPU-ms* an image and *MB* (shared pages
 counted once) are those of the highest concurrency; *ready* is from the start of the process to its first
 answer. *limit*: decoding and inference in its best way on all cores, with no service around them, measured
 in every round like the contenders, once with Pillow and once with our own decoder, which reads a JPEG no
 finer than it is needed; *over the limit*: our rate over the higher of the two in the same round. `constant`:
 a bare ASGI function that answers without looking, in one process; not in the picture. 0: nobody was answered
-while it was measured. `foldserve` has its default settings. What decides about batches, and what was tried,
-is in [batching.md](batching.md).
+while it was measured. `foldserve` has its default settings; `foldserve-1` is the same with one worker, where
+the default starts several, and none of the others. What decides about batches, and what was tried, is in
+[batching.md](batching.md).
 
-Made by `make bench`{how}.
+Made by `make bench`, which needs wrk (`apt-get install wrk`) and takes about an hour, or 25 minutes with
+`ARGS="--rounds 3 --seconds 2"`.
 """
 
 
@@ -47,17 +52,24 @@ class UnreadableResults(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One workload.
+    """One workload, as far as it is measured.
 
     Attributes:
+        plan: How much is to be measured.
         limits: One a round.
         machine: In words.
+        about: Network and pictures, in words.
     """
 
     plan: Plan
     limits: tuple[Limits, ...]
     cells: tuple[Cell, ...]
     machine: str
+    about: str
+
+    def with_round(self, played: Round) -> Measured:
+        """The same with one more round."""
+        return replace(self, limits=(*self.limits, played.limits), cells=(*self.cells, *played.cells))
 
 
 _FILE: Final = TypeAdapter(Measured)
@@ -86,46 +98,65 @@ def kept(folder: Path) -> dict[str, Measured]:
     return {name: _read(paths[name]) for name in names}
 
 
+def lacking(measured: Mapping[str, Collection[str]]) -> list[str]:
+    """What the whole comparison has and this lacks: workloads, and contenders of a workload.
+
+    Args:
+        measured: The contenders of each workload.
+    """
+    found: list[str] = []
+    for name in NAMES:
+        if name not in measured:
+            found.append(name)
+            continue
+        wanted = (each.name for each in CONTENDERS.values() if each.takes_part_in(name))
+        found += [f"{each} in {name}" for each in wanted if each not in measured[name]]
+    return found
+
+
 def write(page: Path, measured: Mapping[str, Measured]) -> None:
     """Writes the page, and its picture beside it."""
     picture = page.with_suffix(".svg")
     _draw(measured, picture)
-    hows = {_how(each) for each in measured.values()}
-    head = HEAD.format(how=hows.pop() if len(hows) == 1 else "")
-    text = f"{head}\n![Images a second by concurrency]({picture.name})\n\n{table(measured)}"
+    text = f"{HEAD}\n![Images a second by concurrency]({picture.name})\n\n{table(measured)}"
     page.write_text(text, encoding="utf-8")
 
 
 def table(measured: Mapping[str, Measured]) -> str:
     """Images a second (p99 in ms) by contender and concurrency, as Markdown."""
-    return "\n".join(
-        line for name, each in measured.items() for line in (*_section(name, each.cells, each.limits), "")
-    )
+    return "\n".join(line for name, each in measured.items() for line in (*_section(name, each), ""))
 
 
 def _read(path: Path) -> Measured:
     try:
-        return _FILE.validate_json(path.read_bytes())
+        measured = _FILE.validate_json(path.read_bytes())
     except ValidationError as error:
         raise UnreadableResults(f"{path} was written by another version: delete it") from error
+    if not measured.limits or not measured.cells:
+        raise UnreadableResults(f"{path} has no round of measurements: delete it")
+    return measured
 
 
 def _how(measured: Measured) -> str:
-    plan = measured.plan
-    return f", {plan.rounds} rounds of {plan.seconds:g} s a cell, on {measured.machine}"
+    rounds = len(measured.limits)
+    many = f"{rounds} round{'s' if rounds > 1 else ''}"
+    return f"{many} of {measured.plan.seconds:g} s a cell, on {measured.machine}."
 
 
 def _results(folder: Path) -> Path:
     return folder / "results"
 
 
-def _section(workload: str, cells: Sequence[Cell], limits: Sequence[Limits]) -> Iterable[str]:
+def _section(workload: str, measured: Measured) -> Iterable[str]:
+    cells, limits = measured.cells, measured.limits
     rows = [median for median in medians(cells) if median.workload == workload]
     compared = {
         (ratio.contender, ratio.concurrency): ratio for ratio in ratios(cells) if ratio.workload == workload
     }
     concurrencies = sorted({row.concurrency for row in rows})
     yield f"## {workload}"
+    yield ""
+    yield f"{measured.about} {_how(measured)}"
     yield ""
     columns = " | ".join(map(str, concurrencies))
     yield f"| images/s (p99 in ms), ours over theirs | {columns} | CPU-ms | MB | ready s |"

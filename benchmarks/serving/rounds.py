@@ -43,6 +43,14 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """What was measured in one round: the limits, and the cells of every contender."""
+
+    limits: Limits
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How much is measured."""
 
@@ -54,8 +62,8 @@ class Plan:
 
 def play(
     plan: Plan, workload: Workload, contenders: Sequence[Contender], progress: Callable[[str], None]
-) -> Iterator[Cell | Limits]:
-    """All cells of a workload, and one measurement of its limits a round, as they are measured.
+) -> Iterator[Round]:
+    """The rounds of a workload, each as soon as it is over.
 
     Raises:
         WrongAnswer: A contender answered wrongly, or not at all.
@@ -63,13 +71,16 @@ def play(
     rng = random.Random(plan.seed)
     for number in range(plan.rounds):
         where = f"{workload.name}, round {number + 1}/{plan.rounds}"
+        bounds: list[Limits] = []
+        cells: list[Cell] = []
         for contender in rng.sample([*contenders, None], len(contenders) + 1):
             if contender is None:
                 progress(f"{where}: its limits")
-                yield limits.measure(workload)
+                bounds.append(limits.measure(workload))
             else:
                 progress(f"{where}: {contender.name}")
-                yield from _measured(plan, workload, contender, number)
+                cells += _measured(plan, workload, contender, number)
+        yield Round(bounds[0], tuple(cells))
 
 
 def _measured(plan: Plan, workload: Workload, contender: Contender, number: int) -> Iterator[Cell]:

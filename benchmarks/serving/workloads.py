@@ -29,8 +29,16 @@ from benchmarks.serving.classifier import Classifier
 from loadtest import pictures
 from loadtest.pictures import Picture
 from service.artifact import Precision
+from service.images import probe
 
 NAMES = ("small", "resnet18", "resnet18_int8", "photos")
+_NETWORKS = {
+    "small": "The article's small CNN at 28 × 28, gray, float32",
+    "resnet18": "ResNet-18 at 224 × 224, float32",
+    "resnet18_int8": "ResNet-18 at 224 × 224, int8",
+    "photos": "The article's small CNN at 28 × 28, in colour, float32",
+}
+DIGITS = "scikit-learn's digits"
 CLASSES = 4
 PHOTOS = 16
 
@@ -44,12 +52,14 @@ class Workload:
         pictures: What is sent, in turn.
         expected: The answer to each picture: that of the plain Pillow-and-ONNX-Runtime classifier, which
             never sees two at once.
+        about: Network and pictures, in a sentence each.
     """
 
     name: str
     model: Path
     pictures: tuple[Picture, ...]
     expected: tuple[Answer, ...]
+    about: str
 
     @property
     def precision(self) -> Precision:
@@ -68,7 +78,21 @@ def prepare(name: str, folder: Path, photos: Path | None = None) -> Workload:
     model = folder / "models" / name / "1" / precision.file_name
     if not model.exists():
         _make_model(name, precision, folder, sent)
-    return Workload(name, model, sent, answers(model, sent))
+    kind = "drawn noise that costs what photographs cost" if photos is None else "photographs"
+    about = f"{_NETWORKS[name]}. {describe(sent)}: {DIGITS if name == 'small' else kind}."
+    return Workload(name, model, sent, answers(model, sent), about)
+
+
+def describe(sent: Sequence[Picture]) -> str:
+    """How many pictures, of which format and size, and how heavy."""
+    found = [probe(picture.data) for picture in sent]
+    formats = " or ".join(sorted({each.format.upper() for each in found}))
+    largest = max(found, key=lambda each: each.pixels)
+    bound = "" if len({(each.width, each.height) for each in found}) == 1 else "up to "
+    mean = sum(len(picture.data) for picture in sent) / len(sent)
+    weight = f"{mean / 1e3:,.0f} kB" if mean >= 1e3 else f"{mean:,.0f} bytes"
+    size = f"{bound}{largest.width:,} × {largest.height:,}"
+    return f"{len(sent)} {formats} pictures of {size}, {weight} on average"
 
 
 def answers(model: Path, sent: Sequence[Picture]) -> tuple[Answer, ...]:

@@ -6,10 +6,11 @@ import io
 import json
 import shutil
 import threading
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import psutil
@@ -21,7 +22,7 @@ from PIL import Image
 from benchmarks.serving import comparison, generator, limits, report, rounds, server, workloads
 from benchmarks.serving.__main__ import main
 from benchmarks.serving.answers import Answer, tolerance
-from benchmarks.serving.contenders import CONTENDERS
+from benchmarks.serving.contenders import CONTENDERS, Contender
 from benchmarks.serving.rounds import Cell, Plan
 from benchmarks.serving.workloads import Workload
 from loadtest.bodies import Body, encode
@@ -35,7 +36,7 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     write_model(folder)
     (model,) = folder.glob("*/*/model.onnx")
     sent = tuple(Picture(png(TinyModel.make().image(seed)), "image/png", None) for seed in range(8))
-    return Workload("tiny", model, sent, workloads.answers(model, sent))
+    return Workload("tiny", model, sent, workloads.answers(model, sent), "A tiny network.")
 
 
 def _cell(contender: str, number: int, images_per_s: float, concurrency: int = 8) -> Cell:
@@ -55,7 +56,7 @@ def test_ratios_pair_cells_of_one_round() -> None:
 def test_who_answered_nobody_is_shown_and_breaks_nothing() -> None:
     cells = [_cell("foldserve", 0, 10.0), _cell("mosec", 0, 0.0)]
     bounds = limits.Limits(2, {"Pillow": 1e4}, {"1": 1e4})
-    measured = report.Measured(Plan(1, 1, (8,)), (bounds,), tuple(cells), "one")
+    measured = report.Measured(Plan(1, 1, (8,)), (bounds,), tuple(cells), "one", "A net.")
     assert "| mosec | 0 (2.0) ×∞ |" in report.table({"small": measured})
 
 
@@ -102,7 +103,7 @@ def test_the_limit_is_that_of_the_faster_decoder() -> None:
 
 def test_a_section_has_decoding_and_inference_alone_and_both_limits() -> None:
     bounds = limits.Limits(2, {"Pillow": 500.0, "our decoder": 1000.0}, {"8 on each core": 2000.0})
-    measured = report.Measured(Plan(1, 1, (8,)), (bounds,), (_cell("foldserve", 0, 500.0),), "one")
+    measured = report.Measured(Plan(1, 1, (8,)), (bounds,), (_cell("foldserve", 0, 500.0),), "one", "A net.")
     lines = report.table({"small": measured}).splitlines()
     assert "| foldserve over the limit | ×0.50 | | | |" in lines
     assert "| decoding alone, our decoder, on one core | 1,000 |" in lines
@@ -218,19 +219,132 @@ def test_results_of_another_version_are_named_before_anything_is_measured(
     assert f"{path} was written by another version: delete it" in capsys.readouterr().err
 
 
+BOUNDS = limits.Limits(2, {"Pillow": 1e4, "our decoder": 1e4}, {"1": 1e4})
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch, workload: Workload) -> list[str]:
+    """Rounds by script in the place of measured ones; the names of who was measured, as they come."""
+    measured: list[str] = []
+
+    def play(
+        plan: Plan, workload: Workload, contenders: Sequence[Contender], _: object
+    ) -> Iterator[rounds.Round]:
+        for number in range(plan.rounds):
+            measured.extend(each.name for each in contenders)
+            cells = tuple(
+                replace(_cell(each.name, number, 10.0), workload=workload.name) for each in contenders
+            )
+            yield rounds.Round(BOUNDS, cells)
+
+    monkeypatch.setattr(generator, "require", lambda: "wrk")
+    monkeypatch.setattr(rounds, "play", play)
+    monkeypatch.setattr(workloads, "prepare", lambda name, *_: replace(workload, name=name))
+    monkeypatch.setattr(Contender, "is_installed", True)
+    return measured
+
+
+def test_the_page_is_written_once_every_workload_is_there(
+    scripted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Piece by piece too: what was measured before counts."""
+    page = tmp_path / "page.md"
+    page.write_text("the whole page of before")
+    flags = ["--folder", str(tmp_path), "--rounds", "1"]
+    assert main([*flags, "--write", str(page), "--workloads", "small"]) == 1
+    assert "page.md would lack resnet18, resnet18_int8, photos: measure them too" in capsys.readouterr().err
+    assert scripted == []
+    assert page.read_text() == "the whole page of before"
+    assert main([*flags, "--workloads", "small", "resnet18", "resnet18_int8"]) == 0
+    assert main([*flags, "--write", str(page), "--workloads", "photos"]) == 0
+    written = page.read_text()
+    assert [line for line in written.splitlines() if line.startswith("## ")] == [
+        f"## {name}" for name in workloads.NAMES
+    ]
+    assert "A tiny network. 1 round of 5 s a cell, on " in written
+    # The default number of workers is measured against one where it is more.
+    assert written.count("| foldserve-1 |") == 2
+
+
+def test_a_page_without_a_contender_is_refused_before_anything_is_measured(
+    scripted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Contender, "is_installed", property(lambda self: self.needs != "litserve"))
+    assert main(["--folder", str(tmp_path), "--write", str(tmp_path / "page.md")]) == 1
+    said = capsys.readouterr().err
+    assert "litserve is left out: litserve is not installed" in said
+    assert "page.md would lack litserve in small, litserve in resnet18" in said
+    assert scripted == []
+
+
+def test_a_missing_folder_for_the_page_is_told_before_anything_is_measured(
+    scripted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "nowhere" / "page.md"
+    assert main(["--folder", str(tmp_path), "--write", str(page)]) == 1
+    assert f"no folder '{page.parent}' for the page" in capsys.readouterr().err
+    assert scripted == []
+
+
+def test_a_workload_without_contenders_is_refused(
+    scripted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--folder", str(tmp_path), "--contenders", "foldserve-1", "--workloads", "small", "resnet18"]
+    assert main(flags) == 1
+    assert "none of these contenders takes part in resnet18" in capsys.readouterr().err
+    assert scripted == []
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_wrong_answer_leaves_the_rounds_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = rounds.play
+
+    def failing(plan: Plan, *others: Any) -> Iterator[rounds.Round]:
+        yield from whole(replace(plan, rounds=2), *others)
+        raise server.WrongAnswer("mosec: None instead of class 3")
+
+    monkeypatch.setattr(rounds, "play", failing)
+    assert main(["--folder", str(tmp_path), "--workloads", "small"]) == 1
+    assert "instead of class 3" in capsys.readouterr().err
+    assert len(report.kept(tmp_path)["small"].limits) == 2
+
+
+def test_results_without_a_round_are_named(tmp_path: Path) -> None:
+    report.keep(tmp_path, "small", report.Measured(Plan(1, 1, (8,)), (), (), "one", "A net."))
+    with pytest.raises(
+        report.UnreadableResults, match=r"small\.json has no round of measurements: delete it"
+    ):
+        report.kept(tmp_path)
+
+
+@pytest.mark.parametrize("flag", ["--rounds", "--seconds", "--concurrency"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_numbers_are_above_0(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([flag, value])
+    assert flag in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_pictures_are_described_in_words(workload: Workload) -> None:
+    assert workloads.describe(workload.pictures).startswith("8 PNG pictures of 8 × 8, ")
+
+
 @pytest.mark.e2e
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
 def test_a_whole_round_ends_in_a_table(workload: Workload, tmp_path: Path) -> None:
     told: list[str] = []
     chosen = [CONTENDERS["foldserve"], CONTENDERS["constant"]]
     plan = Plan(rounds=1, seconds=1, concurrencies=(2,))
-    played = list(rounds.play(plan, workload, chosen, told.append))
-    (bounds,) = (each for each in played if isinstance(each, limits.Limits))
-    cells = [each for each in played if isinstance(each, Cell)]
-    assert {cell.contender for cell in cells} == {"foldserve", "constant"}
-    assert all(cell.failures == 0 and cell.images_per_s > 0 and cell.cpu_ms > 0 for cell in cells)
+    (played,) = rounds.play(plan, workload, chosen, told.append)
+    assert {cell.contender for cell in played.cells} == {"foldserve", "constant"}
+    assert all(cell.failures == 0 and cell.images_per_s > 0 and cell.cpu_ms > 0 for cell in played.cells)
     assert len(told) == 3
-    measured = report.Measured(plan, (bounds,), tuple(cells), report.this_machine())
+    measured = report.Measured(plan, (), (), report.this_machine(), workload.about).with_round(played)
     report.keep(tmp_path, "tiny", measured)
     assert report.kept(tmp_path) == {"tiny": measured}
     page = tmp_path / "page.md"
