@@ -3,6 +3,7 @@
 ::
 
     no NVIDIA driver          says so, exit 0
+    driver, no model          says so, exit 1
     driver, CUDA unusable     says what is missing, exit 1
     CUDA runs                 for each model: operators by provider (from a profile), logits beside the
                               CPU's, instances a second by batch size; exit 1 where they disagree
@@ -30,10 +31,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.numbers import positive
 from service.artifact import INPUT_NAME
 from service.engine import Engine, EngineOptions, Provider
 from service.engine.providers import NAMES, Kind, chain
-from service.errors import FoldserveError, LoadFailed, ProviderUnavailable
+from service.errors import FoldserveError, InvalidConfiguration, LoadFailed, ProviderUnavailable
 from service.hardware import has_driver
 from service.settings import Settings
 from service.tuning import subject
@@ -80,25 +82,17 @@ class Served:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks every model of the repository; the exit code of the picture above."""
-    parser = argparse.ArgumentParser("python -m benchmarks.gpu_check", description=__doc__)
-    parser.add_argument("--repository", type=Path, default=Path("models"))
-    parser.add_argument("--result", type=Path, default=Path("reports/gpu-check.json"))
-    parser.add_argument("--seconds", type=float, default=5, help="of each load on the whole service")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     if not has_driver():
         print("gpu-check: no NVIDIA driver on this machine, so there is nothing to check")
         return 0
     try:
+        files = _model_files(options.repository)
         with tempfile.TemporaryDirectory() as cache:
-            checks = [
-                check(path, variant)
-                for path in sorted(options.repository.glob("*/*/model*.onnx"))
-                for variant in variants(path, Path(cache))
-            ]
+            checks = [check(path, variant) for path in files for variant in variants(path, Path(cache))]
         served = [
-            serve(options.repository, folder.name, kind, options.seconds)
-            for folder in sorted(options.repository.iterdir())
-            if folder.is_dir()
+            serve(options.repository, name, kind, options.seconds)
+            for name in sorted({path.parents[1].name for path in files})
             for kind in ("cuda", "cpu")
         ]
     except (Disagreement, FoldserveError) as error:
@@ -106,6 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     write(checks, served, options.result)
     return 0
+
+
+def _model_files(repository: Path) -> list[Path]:
+    """Every model file of a repository.
+
+    Raises:
+        InvalidConfiguration: There is none, so that nothing would be checked.
+    """
+    files = sorted(repository.glob("*/*/model*.onnx"))
+    if not files:
+        raise InvalidConfiguration(f"no model in '{repository}'; `make model` makes one")
+    return files
 
 
 def variants(path: Path, cache: Path) -> list[EngineOptions]:
@@ -231,6 +237,30 @@ def _median_s(engine: Engine, images: NDArray[np.uint8]) -> float:
         engine.run(images)
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.gpu_check",
+        description="Prove that CUDA is active and agrees with the CPU, for every model of a repository; "
+        "without a GPU there is nothing to do.",
+    )
+    parser.add_argument(
+        "--repository", type=Path, default=Path("models"), help="folder of models (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--result",
+        type=Path,
+        default=Path("reports/gpu-check.json"),
+        help="where every figure goes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=positive(float),
+        default=5.0,
+        help="of each load on the whole service (default: %(default)g)",
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from typing import TypeVar
 N = TypeVar("N", int, float)
 
 
-def positive(number: type[N]) -> Callable[[str], N]:
-    """What reads a number above 0, for argparse."""
+def positive(number: type[N], above: int = 0) -> Callable[[str], N]:
+    """What reads a number above 0, or above another one, for argparse."""
 
     def read(text: str) -> N:
         value = number(text)
-        if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        if not above < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above {above}")
         return value
 
     read.__name__ = number.__name__  # argparse names it where the text is no number

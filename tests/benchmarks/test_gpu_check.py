@@ -33,6 +33,17 @@ def test_without_a_driver_there_is_nothing_to_check(
     assert not (tmp_path / "result.json").exists()
 
 
+@pytest.mark.parametrize("folder", [".", "nowhere"])
+def test_that_nothing_was_checked_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: str
+) -> None:
+    monkeypatch.setattr(gpu_check, "has_driver", lambda: True)
+    repository, result = tmp_path / folder, tmp_path / "result.json"
+    assert gpu_check.main(["--repository", str(repository), "--result", str(result)]) == 1
+    assert capsys.readouterr().err == f"gpu-check: no model in '{repository}'; `make model` makes one\n"
+    assert not result.exists()
+
+
 def test_a_driver_without_cuda_is_an_error_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: Path
 ) -> None:
