@@ -22,7 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from service.settings import Settings
+from benchmarks import model
+from benchmarks.numbers import positive
+from benchmarks.page import in_a_folder
+from benchmarks.pictures import describe
+from service.errors import FoldserveError
 from service.tuning import subject
 from service.tuning.load import Generator, request_bytes
 from service.tuning.process import ServiceProcess, running
@@ -88,13 +92,34 @@ def shares(folded: str) -> dict[str, float]:
     return {group: times / seen.total() for group, times in seen.most_common()}
 
 
+class NotMeasurable(Exception):
+    """This machine does not say what a profile is made of."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints; writes the page where one is asked for."""
+    """Measures and prints; writes the page where one is asked for.
+
+    Returns:
+        0; 1 when nothing could be measured.
+    """
     options = _parser().parse_args(arguments)
-    settings = Settings(repository=options.repository, models=(options.model,) if options.model else None)
-    found = subject.find(settings, 0)
+    try:
+        text = _profile(options)
+    except (FoldserveError, NotMeasurable) as error:
+        print(f"bench-profile: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    if options.write is not None:
+        options.write.write_text(text, encoding="utf-8")
+    return 0
+
+
+def _profile(options: argparse.Namespace) -> str:
+    """The page."""
+    _require_sampler()
+    found, images = model.find(options)
+    about = f"Model `{found.name}`, {describe(images)}."
     flags = ["--repository", str(options.repository), "--models", found.name, "--workers", "1"]
-    images = found.images(options.pictures)
     requests = [request_bytes("http://127.0.0.1", image, subject.MEDIA_TYPE) for image in images]
     with running(flags) as service, Generator(service.url, requests) as generator:
         generator.closed(options.clients, _WARM_UP_S)
@@ -103,27 +128,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for clients in (1, options.clients)
         ]
         sampled = measure(service, generator, options.clients, options.seconds, is_sampled=True)
-    text = page(profiles, sampled.shares)
-    print(text)
-    if options.write is not None:
-        options.write.write_text(text, encoding="utf-8")
-    return 0
+    return page(profiles, sampled.shares, about)
 
 
 def measure(
     service: ServiceProcess, generator: Generator, clients: int, seconds: float, *, is_sampled: bool
 ) -> Profile:
-    """One closed loop."""
+    """One closed loop.
+
+    Raises:
+        NotMeasurable: Nothing says what the process costs, or the sampler cannot look into it.
+    """
     stages, cpu = service.stages(), service.cpu_time()
     if cpu is None:
-        sys.exit("bench-profile: this system does not say what a process costs")
+        raise NotMeasurable("this system does not say what a process costs")
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "stacks"
         sampler = _sampler(service.pids[0], seconds, raw) if is_sampled else None
         load = generator.closed(clients, seconds)
         folded = ""
         if sampler is not None:
-            sampler.wait()
+            _, said = sampler.communicate()
+            if sampler.returncode:
+                raise NotMeasurable(f"py-spy failed: {said.strip()}")
             folded = raw.read_text(encoding="utf-8")
     used, counted = service.cpu_time(), service.stages().since(stages)
     assert used is not None  # noqa: S101 - it said so a moment ago
@@ -139,13 +166,17 @@ def measure(
     )
 
 
-def page(profiles: Sequence[Profile], groups: Mapping[str, float]) -> str:
-    """Both tables, as Markdown; the groups are shares of the last profile's CPU time."""
+def page(profiles: Sequence[Profile], groups: Mapping[str, float], about: str) -> str:
+    """Both tables, as Markdown; the groups are shares of the last profile's CPU time.
+
+    Args:
+        about: Model and pictures, in a sentence.
+    """
     heads = "".join(f" {each.clients} client{'s' if each.clients > 1 else ''} |" for each in profiles)
     lines = [
         "# Where a request's time goes",
         "",
-        "Made by `make bench-profile`, one worker, its clients on the same machine.",
+        f"Made by `make bench-profile`, one worker, its clients on the same machine. {about}",
         "",
         f"| milliseconds on the clock |{heads}",
         "| --- |" + " --- |" * len(profiles),
@@ -164,20 +195,43 @@ def page(profiles: Sequence[Profile], groups: Mapping[str, float]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _sampler(pid: int, seconds: float, raw: Path) -> subprocess.Popen[bytes]:
-    program = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid), "--format", "raw"]
+def _require_sampler() -> Path:
+    """The path of py-spy.
+
+    Raises:
+        NotMeasurable: It is not there.
+    """
+    program = Path(sys.executable).with_name("py-spy")
+    if not program.exists():
+        raise NotMeasurable("py-spy is not installed; `make bench-profile` installs it")
+    return program
+
+
+def _sampler(pid: int, seconds: float, raw: Path) -> subprocess.Popen[str]:
+    program = [str(_require_sampler()), "record", "--pid", str(pid), "--format", "raw"]
     program += ["--duration", f"{seconds:.0f}", "--rate", str(_SAMPLES_PER_S), "--output", str(raw)]
-    return subprocess.Popen([*program, "--nolineno", "--full-filenames"], stderr=subprocess.DEVNULL)
+    return subprocess.Popen([*program, "--nolineno", "--full-filenames"], stderr=subprocess.PIPE, text=True)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m benchmarks.request_profile", description=__doc__)
-    parser.add_argument("--repository", type=Path, default=Path("models"))
-    parser.add_argument("--model", default="", help="its name; default: the only one, or digits")
-    parser.add_argument("--pictures", type=Path, help="folder of pictures; default: the model's self-test")
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=6, help="of each load")
-    parser.add_argument("--write", type=Path, help="the page")
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.request_profile",
+        description="Measure where a request's time goes, on the clock and on the CPU, with one client and "
+        "with many.",
+    )
+    model.add_flags(parser)
+    parser.add_argument(
+        "--clients",
+        type=positive(int),
+        default=32,
+        help="requests on their way at a time, where there are many (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds", type=positive(int), default=6, help="of each of three loads (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--write", type=in_a_folder, metavar="FILE", help="where the page goes too (default: only printed)"
+    )
     return parser
 
 

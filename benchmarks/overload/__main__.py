@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks import model
+from benchmarks.numbers import positive
 from benchmarks.overload.trial import DEADLINE_S, FACTOR, Trial, capacity, overload
 from service.errors import FoldserveError
-from service.settings import Settings
 from service.tuning import subject
 from service.tuning.load import Generator, request_bytes
 from service.tuning.process import running
@@ -65,15 +66,11 @@ def measure(options: argparse.Namespace, cpus: Sequence[int]) -> list[Trial]:
     Raises:
         FoldserveError: No model, or the service does not start.
     """
-    settings = Settings(repository=options.repository, models=(options.model,) if options.model else None)
-    found = subject.find(settings, 0)
+    found, images = model.find(options)
     flags = ["--repository", str(options.repository), "--models", found.name, *options.flags]
     own, theirs = cpus[len(cpus) // 2 :], cpus[: len(cpus) // 2]
     headers = {"X-Request-Timeout-Ms": f"{DEADLINE_S * 1e3:.0f}"}
-    requests = [
-        request_bytes("http://127.0.0.1", image, subject.MEDIA_TYPE, headers)
-        for image in found.images(options.pictures)
-    ]
+    requests = [request_bytes("http://127.0.0.1", image, subject.MEDIA_TYPE, headers) for image in images]
     trials = []
     os.sched_setaffinity(0, own)
     for number in range(options.rounds):
@@ -101,15 +98,32 @@ def table(trials: Sequence[Trial]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.overload", description=f"{FACTOR:g} times the capacity, open loop."
+        "python -m benchmarks.overload",
+        description=f"Send {FACTOR:g} times the capacity, open loop, with a client deadline of "
+        f"{DEADLINE_S:g} s: does the service stay calm, and recover? Needs two CPUs and a quiet machine.",
     )
-    parser.add_argument("--repository", type=Path, default=Path("models"))
-    parser.add_argument("--model", default="", help="its name; default: the only one, or digits")
-    parser.add_argument("--pictures", type=Path, help="folder of pictures; default: the model's self-test")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10, help="of each overload")
-    parser.add_argument("--flags", type=str.split, default=[], help='of the service, e.g. "--workers 2"')
-    parser.add_argument("--folder", type=Path, default=Path("reports/overload"))
+    model.add_flags(parser)
+    parser.add_argument(
+        "--rounds",
+        type=positive(int),
+        default=3,
+        help="each with a service of its own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=positive(float, above=1),  # the first one is not counted
+        default=10.0,
+        help="of each overload, above 1 (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--flags", type=str.split, default=[], help='of the service, e.g. "--workers 2" (default: none)'
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("reports/overload"),
+        help="where table and figures go (default: %(default)s)",
+    )
     return parser
 
 

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.numbers import positive
+from benchmarks.page import in_a_folder
 from benchmarks.serving import generator, report, rounds, workloads
 from benchmarks.serving.contenders import CONTENDERS, Contender
 from benchmarks.serving.server import WrongAnswer
+from loadtest.pictures import NoPictures
 
 
 class Refused(Exception):
@@ -28,7 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         generator.require()
         _run(options, plan)
-    except (Refused, generator.GeneratorUnavailable, report.UnreadableResults, WrongAnswer) as error:
+    except (
+        Refused,
+        NoPictures,
+        generator.GeneratorUnavailable,
+        report.UnreadableResults,
+        WrongAnswer,
+    ) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     return 0
@@ -59,9 +67,7 @@ def _run(options: argparse.Namespace, plan: rounds.Plan) -> None:
 def _check_page(
     page: Path, chosen: Mapping[str, Sequence[Contender]], kept: Mapping[str, report.Measured]
 ) -> None:
-    """A page with gaps does not take the place of a whole one, and a missing folder is told in time."""
-    if not page.parent.is_dir():
-        raise Refused(f"no folder '{page.parent}' for the page")
+    """A page with gaps does not take the place of a whole one."""
     there = {name: {cell.contender for cell in each.cells} for name, each in kept.items()}
     there |= {name: {each.name for each in taking_part} for name, taking_part in chosen.items()}
     if gaps := report.lacking(there):
@@ -124,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", type=Path, help="folder of real JPEG photographs (default: drawn ones)")
     parser.add_argument(
         "--write",
-        type=Path,
+        type=in_a_folder,
         metavar="FILE",
         help="where the page of all workloads goes, those kept from before included; refused if it would "
         "lack one of them, or a contender (default: the tables are only printed)",

@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.pictures import describe
 from benchmarks.serving.answers import Answer
 from benchmarks.serving.classifier import Classifier
 from loadtest import pictures
-from loadtest.pictures import Picture
+from loadtest.pictures import NoPictures, Picture
 from service.artifact import Precision
-from service.images import probe
 
 NAMES = ("small", "resnet18", "resnet18_int8", "photos")
 _NETWORKS = {
@@ -38,7 +38,6 @@ _NETWORKS = {
     "resnet18_int8": "ResNet-18 at 224 × 224, int8",
     "photos": "The article's small CNN at 28 × 28, in colour, float32",
 }
-DIGITS = "scikit-learn's digits"
 CLASSES = 4
 PHOTOS = 16
 
@@ -72,27 +71,25 @@ def prepare(name: str, folder: Path, photos: Path | None = None) -> Workload:
 
     Args:
         photos: Folder of real JPEG photographs for ``resnet18`` and ``photos``; None: drawn ones.
+
+    Raises:
+        NoPictures: There is none in the folder.
     """
     sent = _pictures(name, photos)
     precision = Precision.INT8 if name.endswith("int8") else Precision.FP32
     model = folder / "models" / name / "1" / precision.file_name
     if not model.exists():
         _make_model(name, precision, folder, sent)
-    kind = "drawn noise that costs what photographs cost" if photos is None else "photographs"
-    about = f"{_NETWORKS[name]}. {describe(sent)}: {DIGITS if name == 'small' else kind}."
+    seen = describe([picture.data for picture in sent])
+    about = f"{_NETWORKS[name]}. {seen}: {_kind(name, photos)}."
     return Workload(name, model, sent, answers(model, sent), about)
 
 
-def describe(sent: Sequence[Picture]) -> str:
-    """How many pictures, of which format and size, and how heavy."""
-    found = [probe(picture.data) for picture in sent]
-    formats = " or ".join(sorted({each.format.upper() for each in found}))
-    largest = max(found, key=lambda each: each.pixels)
-    bound = "" if len({(each.width, each.height) for each in found}) == 1 else "up to "
-    mean = sum(len(picture.data) for picture in sent) / len(sent)
-    weight = f"{mean / 1e3:,.0f} kB" if mean >= 1e3 else f"{mean:,.0f} bytes"
-    size = f"{bound}{largest.width:,} × {largest.height:,}"
-    return f"{len(sent)} {formats} pictures of {size}, {weight} on average"
+def _kind(name: str, photos: Path | None) -> str:
+    """What the pictures are."""
+    if name == "small":
+        return "scikit-learn's digits"
+    return "drawn noise that costs what photographs cost" if photos is None else "photographs"
 
 
 def answers(model: Path, sent: Sequence[Picture]) -> tuple[Answer, ...]:
@@ -126,7 +123,10 @@ def _pictures(name: str, photos: Path | None) -> tuple[Picture, ...]:
     if name == "small":
         return tuple(Picture(_enlarged(p.data), "image/png", p.label) for p in pictures.digits()[:64])
     if photos is not None:
-        return tuple(p for p in pictures.load(photos) if p.media_type == "image/jpeg")
+        found = tuple(p for p in pictures.load(photos) if p.media_type == "image/jpeg")
+        if not found:
+            raise NoPictures(f"no JPEG photograph in '{photos}'")
+        return found
     width, height = (500, 375) if _is_resnet(name) else (2400, 1600)
     return tuple(Picture(draw_photo(width, height, seed), "image/jpeg", None) for seed in range(PHOTOS))
 

@@ -42,7 +42,8 @@ def test_shares_add_up() -> None:
 def test_the_page_has_both_tables() -> None:
     lone = Profile(1, 2000, 0.4, {"decode": 0.05}, 1.0, 300, {})
     many = Profile(32, 7000, 4.2, {"decode": 0.06}, 16.2, 150, {})
-    text = page([lone, many], {"decoding": 0.4, "event loop": 0.6})
+    text = page([lone, many], {"decoding": 0.4, "event loop": 0.6}, "Model `digits`, 3 PNG pictures.")
+    assert "its clients on the same machine. Model `digits`, 3 PNG pictures." in text
     assert "| decode | 0.050 | 0.060 |" in text
     assert "| CPU µs a request | 300 | 150 |" in text
     assert "| decoding | 60 | 40% |" in text

@@ -284,8 +284,9 @@ def test_a_missing_folder_for_the_page_is_told_before_anything_is_measured(
     scripted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "nowhere" / "page.md"
-    assert main(["--folder", str(tmp_path), "--write", str(page)]) == 1
-    assert f"no folder '{page.parent}' for the page" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--folder", str(tmp_path), "--write", str(page)])
+    assert f"argument --write: no folder '{page.parent}'" in capsys.readouterr().err
     assert scripted == []
 
 
@@ -322,16 +323,18 @@ def test_results_without_a_round_are_named(tmp_path: Path) -> None:
         report.kept(tmp_path)
 
 
-@pytest.mark.parametrize("flag", ["--rounds", "--seconds", "--concurrency"])
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_numbers_are_above_0(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([flag, value])
-    assert flag in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_pictures_are_described_in_words(workload: Workload) -> None:
-    assert workloads.describe(workload.pictures).startswith("8 PNG pictures of 8 × 8, ")
+def test_photographs_that_are_not_there_are_told(
+    workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generator, "require", lambda: "wrk")
+    flags = ["--folder", str(tmp_path / "bench"), "--workloads", "photos", "--photos"]
+    assert main([*flags, str(tmp_path / "nowhere")]) == 1
+    (tmp_path / "a.png").write_bytes(workload.pictures[0].data)
+    assert main([*flags, str(tmp_path)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    first, second = (line for line in said if line.startswith("bench: "))
+    assert str(tmp_path / "nowhere") in first
+    assert second == f"bench: no JPEG photograph in '{tmp_path}'"
 
 
 @pytest.mark.e2e
