@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -15,13 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.endurance import amount
 from tests.endurance.books import Books, Column
 from tests.model_files import write_model
 from tests.service.test_process import command
 
 pytestmark = [pytest.mark.endurance, pytest.mark.timeout(3600)]
 
-REQUESTS = int(os.environ.get("REQUESTS", "100000"))
+REQUESTS = amount.requests()
 TIMEOUT_S = 30.0
 STEADY, DOOMED = 12, 4
 # Seconds between a client's death and the service's restart, in turn.

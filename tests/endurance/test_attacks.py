@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ import pytest
 
 from loadtest.connection import Connection
 from loadtest.measurement import percentile
+from tests.endurance import amount
 from tests.endurance.crowd import Question, questions
 from tests.model_files import write_model
 from tests.service.images.corpus import specimens
@@ -27,7 +27,7 @@ from tests.service.wire import request
 pytestmark = [pytest.mark.endurance, pytest.mark.timeout(3600)]
 
 SLOW = 500
-HOSTILE = int(os.environ.get("REQUESTS", "100000")) // 10
+HOSTILE = amount.requests() // 10
 MEASURED_S = 20.0
 NORMAL, PAUSE_S = 8, 0.02
 TOGETHER = 8

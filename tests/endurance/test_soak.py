@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,12 @@ from PIL import Image
 
 from service.tuning.load import Generator, request_bytes
 from service.tuning.process import Footprint, ServiceProcess, running
+from tests.endurance import amount
 from tests.model_files import TinyModel, write_model
 
 pytestmark = [pytest.mark.endurance, pytest.mark.timeout(3600)]
 
-REQUESTS = int(os.environ.get("REQUESTS", "100000"))
+REQUESTS = amount.requests()
 PARTS = 10
 CLIENTS = 16
 SLICE_S = 1.0
