@@ -16,21 +16,25 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from benchmarks.serving.answers import OWN_DECODER_TOLERANCE, TOLERANCE
 from benchmarks.serving.comparison import Median, Ratio, medians, ratios, shares
 from benchmarks.serving.contenders import CONTENDERS
 from benchmarks.serving.limits import Limits, best_way, by_decoder, highest
-from benchmarks.serving.rounds import Cell, Plan, Round
+from benchmarks.serving.rounds import CHECKED, Cell, Plan, Round
+from benchmarks.serving.server import REPEATS
 from benchmarks.serving.workloads import NAMES
+from service.artifact import Precision
 
 # The contender that infers nothing.
 FLOOR: Final = "constant"
-HEAD: Final = """# The service beside others
+HEAD: Final = f"""# The service beside others
 
 Every server has the same model file, the same ONNX Runtime and the same pictures; the others decode with the
 same Pillow. Closed loop, by wrk on the same machine. Before and after the measurements of a contender in a
-round, eight pictures are asked for at once, four times over: class and probability of each have to be those
-that Pillow and ONNX Runtime find for it alone (to 0.0001; to 0.01 where the decoder is another one; to 0.02
-in int8). Contenders take turns, in a new order each round. A cell is the median of the rounds: images a
+round, {CHECKED} pictures are asked for at once, {REPEATS} times over: class and probability of each have to
+be those that Pillow and ONNX Runtime find for it alone (to {TOLERANCE[Precision.FP32]:g};
+to {OWN_DECODER_TOLERANCE:g} with another decoder; to {TOLERANCE[Precision.INT8]:g} in int8).
+Contenders take turns, in a new order each round. A cell is the median of the rounds: images a
 second (p99 in ms), and ×, our rate over theirs in the same round. *CPU-ms* an image and *MB* (shared pages
 counted once) are those of the highest concurrency; *ready* is from the start of the process to its first
 answer. *limit*: decoding and inference in its best way on all cores, with no service around them, measured
