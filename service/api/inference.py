@@ -192,7 +192,9 @@ class Inference:
             if is_quick(instance, limits):
                 return _decode_timed(instance, contract, limits, started)
             if model.batcher.takes_encoded and is_moderate(instance, limits):
-                return _Undecoded(instance, contract, limits, model, permit, work)
+                image = _Undecoded(instance, contract, limits)
+                image.row = work.add(model.batcher.submit(permit, image))
+                return image
         except RequestError as error:
             return error.without_frames()
         except MemoryError:
@@ -211,21 +213,13 @@ class _Undecoded:
 
     __slots__ = ("_contract", "_data", "_limits", "_pixels", "row")
 
+    row: asyncio.Future[Row]
     _pixels: Pixels
 
-    def __init__(
-        self,
-        data: Encoded,
-        contract: InputContract,
-        limits: DecodeLimits,
-        model: ServedModel,
-        permit: Permit,
-        work: _Work,
-    ) -> None:
+    def __init__(self, data: Encoded, contract: InputContract, limits: DecodeLimits) -> None:
         self._data = data
         self._contract = contract
         self._limits = limits
-        self.row = work.add(model.batcher.submit(permit, self))
 
     def __call__(self) -> Pixels:
         """Decode it, on that thread.

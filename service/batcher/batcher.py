@@ -420,10 +420,8 @@ class Batcher:
         self._observer.batch_finished(result)
 
     def _learn(self, batch: Batch, result: FinishedBatch) -> None:
-        is_usual = (
-            batch.share < 1 or self._queue.lanes == 1
-        )  # one line for both ways would be that of neither
-        if is_usual and not batch.refused:
+        # One line for wide runs and lanes would be that of neither, and who was refused took time as well.
+        if (batch.share < 1 or self._queue.lanes == 1) and not batch.refused:
             self._queue.cost.learn(result.size, (batch.decode_s + result.inference_s) * batch.share)
         answer_at = batch.members[-1].answer_at
         if answer_at is not None:
