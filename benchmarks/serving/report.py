@@ -42,7 +42,7 @@ in every round like the contenders, once with Pillow and once with our own decod
 finer than it is needed; *over the limit*: our rate over the higher of the two in the same round. `constant`:
 a bare ASGI function that answers without looking, in one process; not in the picture. 0: nobody was answered
 while it was measured. `foldserve` has its default settings; `foldserve-1` is the same with one worker, where
-the default starts several, and none of the others. What decides about batches, and what was tried, is in
+the default starts several, and is shown only there. What decides about batches, and what was tried, is in
 [batching.md](batching.md).
 
 Made by `make bench`, which needs wrk (`apt-get install wrk`) and takes about an hour, or 25 minutes with
