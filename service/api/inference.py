@@ -170,9 +170,10 @@ class Inference:
         before_s = 0.0 if all(isinstance(image, _Undecoded) for image in decoded) else seconds
         by_batch_s = 0.0
         for image, outcome in zip(decoded, outcomes, strict=True):
-            if isinstance(image, _Undecoded) and isinstance(outcome, Row):
+            if isinstance(outcome, Row):
                 by_batch_s = max(by_batch_s, outcome.decode_s)
-                _observe_image(image.decoded_in(outcome), model, self.limits.decode, started)
+                if isinstance(image, _Undecoded):
+                    _observe_image(image.decoded_in(outcome), model, self.limits.decode, started)
         caller.timings.append(("decode", max(before_s, by_batch_s)))
         if caller.trace is not None:
             _trace(caller.trace, model, outcomes, started, before_s)
@@ -191,14 +192,15 @@ class Inference:
         try:
             if is_quick(instance, limits):
                 return _decode_timed(instance, contract, limits, started)
-            if model.batcher.takes_encoded and is_moderate(instance, limits):
-                image = _Undecoded(instance, contract, limits)
-                image.row = work.add(model.batcher.submit(permit, image))
-                return image
+            is_for_batch = model.batcher.takes_encoded and is_moderate(instance, limits)
         except RequestError as error:
             return error.without_frames()
         except MemoryError:
             return _no_memory()
+        if is_for_batch:
+            image = _Undecoded(instance, contract, limits)
+            image.row = work.add(model.batcher.submit(permit, image))
+            return image
         loop = asyncio.get_running_loop()
         arguments = instance, contract, limits, started
         return work.add(loop.run_in_executor(self._pool, _decode_in_time, permit.deadline, *arguments))

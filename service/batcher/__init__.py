@@ -30,7 +30,7 @@ event loop's side, and the engine's threads).
 
 Instances are submitted as pixels, or as what decodes them: then the thread that runs their batch does, and an
 image that turns out bad fails alone. A batch goes without those that it would take too long to decode; they
-keep their place at the head of the line.
+keep their place in the line.
 
 A lone image goes over the thread as well: the two wake-ups buy that an engine that hangs never stops the
 event loop, which must tell its clients. But they take longer than a very small network. Where a parent

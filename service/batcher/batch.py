@@ -30,17 +30,14 @@ class Row:
 
     Attributes:
         queue_s: Seconds it waited for its batch.
-        decode_s: Seconds it was with the thread that decoded it and others of its batch, between the line and
-            the engine; 0 where it was decoded before.
     """
 
-    __slots__ = ("_batch", "_index", "decode_s", "queue_s")
+    __slots__ = ("_batch", "_index", "queue_s")
 
-    def __init__(self, batch: FinishedBatch, index: int, queue_s: float, decode_s: float = 0.0) -> None:
+    def __init__(self, batch: FinishedBatch, index: int, queue_s: float) -> None:
         self._batch = batch
         self._index = index
         self.queue_s = queue_s
-        self.decode_s = decode_s
 
     def __repr__(self) -> str:
         return f"<Row {self._index} of {self.batch_size}, {self.inference_s * 1e3:.2f} ms>"
@@ -61,6 +58,11 @@ class Row:
     def inference_s(self) -> float:
         """Seconds its batch was with the engine."""
         return self._batch.inference_s
+
+    @property
+    def decode_s(self) -> float:
+        """Seconds its batch was being decoded, between the line and the engine; 0 where it was before."""
+        return self._batch.decode_s
 
     @property
     def started(self) -> float:
@@ -87,6 +89,7 @@ class FinishedBatch:
         inference_s: Seconds with the engine.
         queue_s: Seconds each member waited, in order.
         started: When the engine got it, on the batcher's clock.
+        decode_s: Seconds the engine's thread took before that, to decode those members that were not.
         left: Members whose client went away while it ran.
     """
 
@@ -95,6 +98,7 @@ class FinishedBatch:
     inference_s: float
     queue_s: list[float]
     started: float
+    decode_s: float = 0.0
     left: int = 0
     _ranked: list[list[tuple[int, float]]] | None = None
     _ranked_k: int = 0
@@ -152,7 +156,6 @@ class QueuedInstance:
     Attributes:
         pixels: uint8 [H, W, C]; empty until it is decoded.
         load: What decodes it when its turn has come; None where that is over, or was never necessary.
-        decode_s: As a row's.
         future: What its client awaits.
         enqueued_at: When it was submitted.
         deadline: From when on nobody wants its answer.
@@ -160,7 +163,7 @@ class QueuedInstance:
             the same request.
     """
 
-    __slots__ = ("answer_at", "deadline", "decode_s", "enqueued_at", "future", "load", "pixels")
+    __slots__ = ("answer_at", "deadline", "enqueued_at", "future", "load", "pixels")
 
     def __init__(
         self,
@@ -172,7 +175,6 @@ class QueuedInstance:
     ) -> None:
         self.pixels: Pixels = image if isinstance(image, np.ndarray) else _NO_PIXELS
         self.load: Load | None = None if isinstance(image, np.ndarray) else image
-        self.decode_s = 0.0
         self.future = future
         self.enqueued_at = enqueued_at
         self.deadline = deadline

@@ -413,16 +413,16 @@ class Batcher:
             if instance.future.cancelled():
                 result.left += 1
             else:
-                instance.future.set_result(Row(result, index, queue_s, instance.decode_s))
+                instance.future.set_result(Row(result, index, queue_s))
         self._settle(result.size)
         if result.left:
             self._observer.instances_cancelled("inference", result.left)
         self._observer.batch_finished(result)
 
     def _learn(self, batch: Batch, result: FinishedBatch) -> None:
-        # One line for wide runs and lanes would be that of neither, and who was refused took time as well.
-        if (batch.share < 1 or self._queue.lanes == 1) and not batch.refused:
-            self._queue.cost.learn(result.size, (batch.decode_s + result.inference_s) * batch.share)
+        if batch.share < 1 or self._queue.lanes == 1:  # one line for both ways would be that of neither
+            own_decode_s = result.decode_s * result.size / (result.size + len(batch.refused))
+            self._queue.cost.learn(result.size, (own_decode_s + result.inference_s) * batch.share)
         answer_at = batch.members[-1].answer_at
         if answer_at is not None:
             self._queue.lateness.learn(self._clock() - answer_at)
@@ -507,44 +507,43 @@ class Batcher:
         except Exception as error:  # the engine's failure is its batch's, whatever it is
             batch.error = error
             return
-        queue_s = [started - instance.decode_s - instance.enqueued_at for instance in batch.members]
-        batch.result = FinishedBatch(logits, probabilities, self._clock() - started, queue_s, started)
+        queue_s = [batch.started - instance.enqueued_at for instance in batch.members]
+        inference_s = self._clock() - started
+        batch.result = FinishedBatch(logits, probabilities, inference_s, queue_s, started, batch.decode_s)
 
     def _decode(self, batch: Batch) -> None:
         """Decode the members that are not yet; part with those that cannot run, and with those too many."""
         encoded = [(index, member.load) for index, member in enumerate(batch.instances) if member.load]
         if not encoded:
             return
-        ended: list[QueuedInstance] = []
         for index, load in encoded:
             if index and self._clock() - batch.started > _DECODE_S:
                 self._handover.put_back(batch, index)
                 break
-            ended.append(batch.instances[index])
-            error = self._decode_one(ended[-1], load)
-            if error is not None:
-                batch.refused.append((ended[-1], error.without_frames()))
+            self._decode_one(batch, batch.instances[index], load)
         refused = {instance for instance, _ in batch.refused}
+        for instance in batch.members:  # it took a while
+            if instance not in refused and not self._is_wanted(instance):
+                error = DeadlineExceeded("the deadline passed before inference began")
+                batch.refused.append((instance, error))
+                refused.add(instance)
         batch.members = [instance for instance in batch.members if instance not in refused]
         batch.decode_s = self._clock() - batch.started
-        for instance in ended:
-            instance.decode_s = batch.decode_s
 
-    def _decode_one(self, instance: QueuedInstance, load: Load) -> RequestError | None:
-        """Why it cannot run; None: its pixels are there."""
+    def _decode_one(self, batch: Batch, instance: QueuedInstance, load: Load) -> None:
         instance.load = None
+        if not self._is_wanted(instance):
+            return
         try:
-            if self._is_wanted(instance):
-                instance.pixels = load()
-                self._check_pixels(instance.pixels)
+            instance.pixels = load()
+            self._check_pixels(instance.pixels)
         except RequestError as error:
-            return error
+            batch.refused.append((instance, error.without_frames()))
         except Exception as error:  # a fault in decoding is that of one image, whatever it is
             logger.exception("%s: decoding an image failed", self.name)
             failure = InferenceFailed("decoding this image failed")
             failure.__cause__ = error
-            return failure
-        return None if self._is_wanted(instance) else DeadlineExceeded("the deadline passed before inference")
+            batch.refused.append((instance, failure.without_frames()))
 
     def _is_wanted(self, instance: QueuedInstance) -> bool:
         return instance.deadline > self._clock() and not instance.is_abandoned

@@ -150,21 +150,19 @@ class HandOver:
             slept = True
 
     def put_back(self, batch: Batch, first: int) -> None:
-        """Go on with less: the instances from the first of these on take the head of the line again."""
+        """Go on with less: the instances from the first of these on go back to where they stood in line."""
         with self._lock:
             batch.members = batch.instances[:first]
             if batch in self._unanswered:  # else all of them have been failed
                 self._queue.put_back(batch.instances[first:], batch.lane)
                 batch.instances = batch.members
-                self._wake_another()
-
-    def _wake_another(self) -> None:
-        if self._asleep and len(self._queue) >= self._wake_at:
-            self.wake()
+                if self._asleep:
+                    self.wake()
 
     def _claimed(self, formed: Formed[QueuedInstance], now: float, lane: int) -> Batch:
         self._wake_at = self._next_wake(formed)
-        self._wake_another()
+        if self._asleep and len(self._queue) >= self._wake_at:
+            self.wake()
         batch = Batch(formed.batch, now, formed.share, lane)
         self._unanswered.add(batch)
         return batch

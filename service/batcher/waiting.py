@@ -274,13 +274,12 @@ class BatchQueue(Generic[T]):
         return formed
 
     def put_back(self, instances: list[T], lane: int) -> None:
-        """Take the last of a batch that runs in a lane back to the head of the line."""
+        """Take the last of a batch back into the line, where they stood."""
         running = self.running[lane]
         if running is not None:
             self.running[lane] = replace(running, size=running.size - len(instances))
-        for instance in reversed(instances):
-            self._line[instance] = None
-            self._line.move_to_end(instance, last=False)
+        in_order = sorted((*instances, *self._line), key=lambda instance: instance.enqueued_at)
+        self._line = OrderedDict.fromkeys(in_order)
 
     def expire(self, now: float) -> list[T]:
         """Take everything out of the line whose deadline has passed."""

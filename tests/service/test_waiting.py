@@ -255,6 +255,16 @@ def test_after_images_that_took_long_to_decode_those_that_need_not_be_are_let_in
     assert queue.decoding == 0
 
 
+def test_what_two_lanes_put_back_stands_in_the_order_of_its_coming() -> None:
+    queue = make(lanes=2)
+    instances = [Instance(number) for number in range(8)]
+    enqueue(queue, *instances)
+    assert [queue.form(8.0, lane).batch for lane in (0, 1)] == [instances[:4], instances[4:6]]
+    queue.put_back(instances[2:4], lane=0)
+    queue.put_back(instances[5:6], lane=1)
+    assert queue.empty() == [*instances[2:4], *instances[5:]]
+
+
 def test_a_batch_that_is_put_back_comes_first_again() -> None:
     queue = make(lanes=2)
     instances = [Instance(number) for number in range(6)]
