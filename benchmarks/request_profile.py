@@ -116,8 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _profile(options: argparse.Namespace) -> str:
     """The page."""
-    _require_sampler()
     found, images = model.find(options)
+    _require_sampler()
     about = f"Model `{found.name}`, {describe(images)}."
     flags = ["--repository", str(options.repository), "--models", found.name, "--workers", "1"]
     requests = [request_bytes("http://127.0.0.1", image, subject.MEDIA_TYPE) for image in images]

@@ -67,8 +67,9 @@ def test_missing_pictures_are_told_in_one_line(
 def test_a_missing_sampler_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_model(tmp_path)
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
-    assert request_profile.main([]) == 1
+    assert request_profile.main(["--repository", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert said == "bench-profile: py-spy is not installed; `make bench-profile` installs it\n"
 
