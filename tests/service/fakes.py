@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import numpy as np
@@ -62,6 +63,18 @@ def join_threads(batcher: Batcher) -> None:
     for thread in batcher._threads:
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
+
+
+@asynccontextmanager
+async def at_rest(batcher: Batcher, let_out: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
+    """Wait until the batcher's threads sleep; at the end, let out what the engine holds and see them gone."""
+    try:
+        await until(lambda: batcher.is_idle)
+        yield
+    finally:
+        let_out()
+        await batcher.close(PATIENCE_S)
+        join_threads(batcher)
 
 
 class GatedEngine:

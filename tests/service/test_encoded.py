@@ -32,6 +32,7 @@ from tests.service.fakes import (
     FakeClock,
     GatedEngine,
     RecordingObserver,
+    at_rest,
     identity_of,
     join_threads,
     pixels_of,
@@ -103,13 +104,8 @@ class Rig:
 async def rig(kind: type[Batcher] = Batcher, **options: Any) -> AsyncIterator[Rig]:
     """One that sleeps, and ends with its thread gone."""
     made = Rig(kind, **options)
-    try:
-        await until(lambda: made.batcher.is_idle)
+    async with at_rest(made.batcher, made.engine.open):
         yield made
-    finally:
-        made.engine.open()
-        await made.batcher.close(PATIENCE_S)
-        join_threads(made.batcher)
 
 
 async def outcomes(futures: list[asyncio.Future[Row]]) -> list[object]:
@@ -204,6 +200,7 @@ class ForgetsTheBad(Batcher):
 async def test_a_batcher_that_does_otherwise_is_noticed(
     mutant: type[Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tests.service.fakes.PATIENCE_S", 0.5)
     monkeypatch.setattr("tests.service.test_encoded.PATIENCE_S", 0.5)
     with pytest.raises((AssertionError, TimeoutError, ValueError)):
         await everybody_gets_his_own(mutant, ["good", "bad", "pixels"])

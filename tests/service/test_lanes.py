@@ -25,7 +25,7 @@ from tests.service.fakes import (
     FakeClock,
     GatedEngine,
     answered_in_order,
-    join_threads,
+    at_rest,
     pixels_of,
     until,
 )
@@ -99,13 +99,8 @@ class Laned:
 async def laned(**options: Any) -> AsyncIterator[Laned]:
     """One that sleeps on all lanes, and ends with every thread gone."""
     made = Laned(**options)
-    try:
-        await until(lambda: made.batcher.is_idle)
+    async with at_rest(made.batcher, made.cores.gate.open):
         yield made
-    finally:
-        made.cores.gate.open()
-        await made.batcher.close(PATIENCE_S)
-        join_threads(made.batcher)
 
 
 async def test_a_lone_instance_has_all_cores() -> None:

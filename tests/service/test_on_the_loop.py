@@ -21,8 +21,8 @@ from tests.service.fakes import (
     SHAPE,
     RecordingObserver,
     answered_in_order,
+    at_rest,
     identity_of,
-    join_threads,
     pixels_of,
     until,
 )
@@ -91,12 +91,8 @@ class Watched:
 async def watched(**options: Any) -> AsyncIterator[Watched]:
     """One whose thread sleeps, and ends with it gone."""
     made = Watched(**options)
-    try:
-        await until(lambda: made.batcher.is_idle)
+    async with at_rest(made.batcher):
         yield made
-    finally:
-        await made.batcher.close(PATIENCE_S)
-        join_threads(made.batcher)
 
 
 async def test_a_lone_instance_runs_on_the_loop() -> None:
