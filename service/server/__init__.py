@@ -20,7 +20,7 @@ import logging
 import uvloop
 
 from service.server import fleet
-from service.server.fleet import most_workers
+from service.server.fleet import default_workers, most_workers
 from service.server.listener import bind, limit_unread_answers, raise_descriptor_limit
 from service.server.memory import keep_level
 from service.server.rpc import hold_port
@@ -28,7 +28,7 @@ from service.server.signals import hold_signals
 from service.server.tls import tls_context
 from service.settings import Settings
 
-__all__ = ["bind", "most_workers", "serve", "tls_context"]
+__all__ = ["bind", "default_workers", "most_workers", "serve", "tls_context"]
 
 logger = logging.getLogger(__name__)
 

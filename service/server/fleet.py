@@ -270,7 +270,7 @@ class Fleet:
     def greet(self, member: Member) -> None:
         """Tell a worker that the service is complete, or all of them that it has just become so."""
         if member.is_ready and self._settings.workers is None:
-            self._grow(most_workers() if member.is_single_threaded else 1)
+            self._grow(default_workers(is_single_threaded=member.is_single_threaded))
         if self.is_complete:
             member.send("complete", workers=self._size)
         elif sum(each.is_ready for each in self._members) == self._size:
@@ -446,8 +446,17 @@ def suits(settings: Settings) -> bool:
     return settings.workers > 1
 
 
+def default_workers(*, is_single_threaded: bool) -> int:
+    """How many are started where nobody says how many.
+
+    Args:
+        is_single_threaded: Whether every model runs best on one thread; else one worker has all threads.
+    """
+    return most_workers() if is_single_threaded else 1
+
+
 def most_workers() -> int:
-    """How many are started where nobody says how many: one for each CPU, as far as the memory goes."""
+    """The most that are started where nobody says how many: one for each CPU, as far as the memory goes."""
     memory = available_memory_bytes()
     affordable = _MOST_WORKERS if memory is None else memory // _WORKER_BYTES
     return max(1, min(available_cpus(), _MOST_WORKERS, affordable))

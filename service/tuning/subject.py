@@ -12,7 +12,7 @@ from service.engine import Engine, EngineOptions, Provider
 from service.errors import InvalidConfiguration
 from service.hardware import available_cpus, has_int8_instructions
 from service.repository import model_names, versions
-from service.server import most_workers
+from service.server import default_workers
 from service.settings import Settings
 from service.tuning.candidates import Shape
 
@@ -70,7 +70,7 @@ class Subject:
             max_batch_size=settings.max_batch_size,
         )
         threads = Engine.load(self.files[self.loaded], options).threads
-        return Shape(settings.workers or (most_workers() if threads == 1 else 1), threads)
+        return Shape(settings.workers or default_workers(is_single_threaded=threads == 1), threads)
 
 
 def find(settings: Settings, max_accuracy_loss: float) -> Subject:
