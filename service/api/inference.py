@@ -355,8 +355,8 @@ def _trace(
     name = f"{model.name}/{model.version}"
     for row in outcomes:
         if isinstance(row, Row):
-            batch = RunBatch(name, row.started, row.inference_s, row.batch_size)
-            trace.ran(batch, row.queue_s, row.decode_s)
+            batch = RunBatch(name, row.started, row.decode_s, row.inference_s, row.batch_size)
+            trace.ran(batch, row.queue_s)
 
 
 def observe_stage(

@@ -70,11 +70,11 @@ class OtlpExporter:
         yield self._span(whole, context, parent, trace.attributes, kind=SpanKind.SERVER, status=status)
         for stage in trace.stages:
             yield self._span(stage, _context(trace.trace_id), context)
-        for batch, (queue_s, decode_s) in trace.batches.items():
-            formed = batch.started - decode_s
+        for batch, queue_s in trace.batches.items():
+            formed = batch.started - batch.decode_s
             yield self._span(StageTime("queue", formed - queue_s, queue_s), _context(trace.trace_id), context)
-            if decode_s:
-                decoding = StageTime("decode", formed, decode_s)
+            if batch.decode_s:
+                decoding = StageTime("decode", formed, batch.decode_s)
                 yield self._span(decoding, _context(trace.trace_id), context)
             inference = _context(trace.trace_id)
             batch_context = self._join(batch, inference, earlier)

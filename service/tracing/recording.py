@@ -30,10 +30,14 @@ class StageTime(NamedTuple):
 
 
 class RunBatch(NamedTuple):
-    """A batch that instances of a request ran in; the moment when it went to the engine tells it apart."""
+    """A batch that instances of a request ran in; the moment when it went to the engine tells it apart.
+
+    Before that moment it was being decoded for ``decode_s``.
+    """
 
     model: str
     started: float
+    decode_s: float
     inference_s: float
     size: int
 
@@ -46,8 +50,7 @@ class Trace:
         span_id: Of the request's span; 16 hexadecimal digits.
         parent_id: Of the caller's span.
         stages: In the order of their ends.
-        batches: Batch → seconds in the line and then with the decoder, until the batch went to the engine; of
-            the request's instance that took longest.
+        batches: Batch → longest wait for it among the request's instances.
         name: Of the span; as the four below known once it is finished.
         started: At the request's first byte.
         seconds: Until the end of its answer.
@@ -75,7 +78,7 @@ class Trace:
         self.span_id = make_id(8)
         self.parent_id = parent_id
         self.stages: list[StageTime] = []
-        self.batches: dict[RunBatch, tuple[float, float]] = {}
+        self.batches: dict[RunBatch, float] = {}
         self.name = ""
         self.started = self.seconds = 0.0
         self.attributes: dict[str, str | int] = {}
@@ -85,9 +88,9 @@ class Trace:
         """The request spent so long in this stage."""
         self.stages.append(StageTime(name, started, seconds))
 
-    def ran(self, batch: RunBatch, queue_s: float, decode_s: float) -> None:
-        """One of its instances waited so long for this batch, and was then decoded with it for so long."""
-        self.batches[batch] = max((queue_s, decode_s), self.batches.get(batch, (0.0, 0.0)), key=sum)
+    def ran(self, batch: RunBatch, queue_s: float) -> None:
+        """One of its instances waited so long for this batch."""
+        self.batches[batch] = max(queue_s, self.batches.get(batch, 0.0))
 
     def finish(
         self, name: str, started: float, seconds: float, attributes: Attributes, *, is_failure: bool
