@@ -55,8 +55,10 @@ class Served:
     async def connected(self) -> AsyncIterator[Wire]:
         """A client's connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        yield Wire(reader, writer)
-        writer.close()
+        try:
+            yield Wire(reader, writer)
+        finally:
+            writer.close()
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one series; 0 where there is none yet."""

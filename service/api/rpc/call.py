@@ -9,7 +9,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from service.api.exchange import OnLeave, is_well_formed_id, make_request_id
-from service.api.problems import retry_after_s, status_of
+from service.api.problems import retry_after_s
 from service.api.rpc.statuses import GRPC_STATUSES
 from service.errors import Reason, RequestError
 from service.tracing import Trace, parse_traceparent
@@ -88,7 +88,6 @@ class Call:
         Raises:
             grpc.aio.AbortError: Always.
         """
-        self.status = status_of(error)
         trailing = [("x-request-id", self.request_id), ("reason", error.reason.value)]
         seconds = retry_after_s(error)
         if seconds is not None:

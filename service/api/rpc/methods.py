@@ -23,6 +23,7 @@ from service.access import Scope
 from service.api.exchange import ClientLeft, Conversation
 from service.api.health import Vitals
 from service.api.inference import Inference, observe_stage, parse_timeout_s
+from service.api.problems import status_of
 from service.api.protocol.infer import infer, sooner
 from service.api.protocol.routes import (
     load,
@@ -139,20 +140,22 @@ class Methods:
                 call.status = 200
                 return reply
             except RequestError as error:
-                journal.refused(call, error)
-                error.without_frames()
-                del request  # gRPC keeps this frame until garbage is collected
-                await call.refuse(error)
+                refusal = error.without_frames()
+                call.status = status_of(refusal)
+                journal.refused(call, refusal)
             except (asyncio.CancelledError, ClientLeft):
                 journal.abandoned(call, ClientLeft("queue"))
                 raise
             except Exception:
-                failure = InferenceFailed("the service failed; its log has the cause under this request id")
-                journal.failed(call, failure.reason)
-                await call.refuse(failure)
+                refusal = InferenceFailed("the service failed; its log has the cause under this request id")
+                call.status = status_of(refusal)
+                journal.failed(call, refusal.reason)
             finally:
+                # Before it is told: who has heard a refusal finds it counted.
                 inflight.value -= 1
                 journal.ended(call)
+            del request  # gRPC keeps this frame until garbage is collected
+            return await call.refuse(refusal)
 
         return answer
 

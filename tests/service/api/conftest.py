@@ -62,10 +62,12 @@ def start(models: Path) -> Start:
         application = Application(Settings(**{**defaults, **settings}), GatedRepository)
         await application.load()
         transport = httpx.ASGITransport(application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            yield Running(application, client)
-        cast("GatedRepository", application.repository).gate.open()
-        await application.close(grace_s=5)
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+                yield Running(application, client)
+        finally:
+            cast("GatedRepository", application.repository).gate.open()
+            await application.close(grace_s=5)
 
     return started
 

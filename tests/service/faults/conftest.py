@@ -84,8 +84,10 @@ class Watched:
         """A client's bare connection."""
         host, _, port = self.service.url.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        yield Wire(reader, writer)
-        writer.close()
+        try:
+            yield Wire(reader, writer)
+        finally:
+            writer.close()
 
     async def end(self) -> str:
         """Have it end as operators do; its log."""

@@ -36,8 +36,10 @@ def attempts(*, is_keyed: bool) -> list[Attempt]:
 async def connected(service: Service) -> AsyncIterator[Wire]:
     address = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    yield Wire(reader, writer)
-    writer.close()
+    try:
+        yield Wire(reader, writer)
+    finally:
+        writer.close()
 
 
 async def answered(service: Service, attempt: Attempt) -> Stated:

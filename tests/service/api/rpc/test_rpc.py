@@ -92,9 +92,11 @@ def called(start: Start) -> Call:
         async with start(**settings) as running:
             server = RpcServer(running.application, max_message_bytes=1 << 20, max_metadata_bytes=8192)
             port = await server.start("127.0.0.1", 0)
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                yield Called(running, server, channel)
-            await server.stop(0)
+            try:
+                async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                    yield Called(running, server, channel)
+            finally:
+                await server.stop(0)
 
     return started
 
