@@ -43,7 +43,8 @@ def test_steps_are_a_curve_and_a_table(tmp_path: Path) -> None:
     assert 3 <= len(result["steps"]) == html.count("<tr>") - 3
     held = [step["rate_per_s"] for step in result["steps"] if step["held"]]
     assert 80 < max(held) < 320
-    assert f"Held up to {max(held):.0f} arrivals/s." in html
+    late = r"; at [\d,]+ the generator itself was late"  # where others have the machine
+    assert re.search(rf"Held up to {max(held):.0f} arrivals/s({late})?\.", html)
 
 
 def test_models_and_sizes_are_told_apart(tmp_path: Path) -> None:
