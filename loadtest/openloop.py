@@ -80,12 +80,12 @@ class _Generator:
         self._next = 0
         self._pick_up()
         await self._all_answered
+        duration_s = self._loop.time() - self._begin
+        await asyncio.gather(*self._opening)  # nobody waits for these any more
         for connection in self._idle:
             connection.close()
         return Recording(
-            tuple(self._samples),
-            self._loop.time() - self._begin,
-            Health(percentile(sorted(self._lags_ms), 99), self._waited),
+            tuple(self._samples), duration_s, Health(percentile(sorted(self._lags_ms), 99), self._waited)
         )
 
     def _pick_up(self) -> None:

@@ -6,14 +6,15 @@ import asyncio
 import itertools
 import threading
 from collections import Counter
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import pytest
 
 from loadtest import openloop
 from loadtest.answers import NO_ANSWER, OK
 from loadtest.bodies import Body, encode
-from loadtest.connection import Connection
+from loadtest.connection import Answer as Answered
+from loadtest.connection import Connection, OnAnswer
 from loadtest.measurement import Health, Recording, percentile
 from loadtest.objective import parse
 from loadtest.pictures import Picture
@@ -94,6 +95,32 @@ async def test_a_connection_that_is_told_something_unasked_is_given_up() -> None
         while connection.is_open:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.001)
     assert not faults
+
+
+def test_a_connection_that_opens_after_the_last_answer_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second was opened for an arrival that the first was free for again."""
+    opened: list[Connection] = []
+    answered: list[Answered] = []
+    really_open, really_send = Connection.open, Connection.send
+
+    async def open_the_second_late(address: SplitResult) -> Connection:
+        opened.append(await really_open(address))
+        while len(opened) == 2 and len(answered) < 2:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
+        return opened[-1]
+
+    def send(connection: Connection, request: bytes, on_answer: OnAnswer) -> None:
+        def answer(connection: Connection, answer: Answered) -> None:
+            on_answer(connection, answer)
+            answered.append(answer)
+
+        really_send(connection, request, answer)
+
+    monkeypatch.setattr(Connection, "open", open_the_second_late)
+    monkeypatch.setattr(Connection, "send", send)
+    with serving(right_shaped) as url:
+        assert _kinds(openloop.run(url, [0.0, 0.0], BODIES)) == {OK: 2}
+    assert [connection.is_open for connection in opened] == [False, False]
 
 
 def test_nobody_there(unused_tcp_port: int) -> None:
